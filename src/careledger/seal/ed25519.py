@@ -2,7 +2,7 @@
 
 Follows RFC 8032 with the choices that libraries leave open pinned down: a public key must be canonically encoded and
 not of small order, S must be below the group order, R is compared as bytes (so a non-canonical R never verifies), and
-the equation is the one without cofactor. The library underneath accepts non-canonical and small-order public keys, under
+the equation is the one without cofactor. The library underneath accepts non-canonical and small-order keys, under
 which one signature fits many messages; they are refused here. Bytes that are no point of the curve make a key under
 which nothing verifies, which costs nothing to know.
 """
