@@ -93,7 +93,7 @@ class SignedRead(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ConsentAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """Events as [envelope, boxes], head as (number, message id in hex), keys as (compartment, epoch, raw public key)."""
+    """Events as [envelope, boxes], head as (number, message id in hex), keys as (compartment, epoch, raw key)."""
 
     seq: int
     head: str
