@@ -32,7 +32,6 @@ def verified_bundles(
             if problem.code == "bad-entry":
                 raise
             raise _located(problem, fetch, size) from problem
-        reader.forget(bundle)
         yield bundle * TILE_WIDTH, entries
 
 

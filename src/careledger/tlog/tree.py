@@ -47,6 +47,14 @@ def parents_of(hashes: Sequence[bytes]) -> list[bytes]:
     return [sha256(b"\x01" + joined[at : at + 64]).digest() for at in range(0, len(joined) - 63, 64)]
 
 
+def complete_root(hashes: bytes) -> bytes:
+    """The root of a complete subtree from its joined hashes, 2^k of them."""
+    sha256 = hashlib.sha256
+    while len(hashes) > HASH_SIZE:
+        hashes = b"".join([sha256(b"\x01" + hashes[at : at + 64]).digest() for at in range(0, len(hashes), 64)])
+    return hashes
+
+
 def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
     """The root of the tree with these leaf hashes; `EMPTY_ROOT` when there are none."""
     if not leaf_hashes:
