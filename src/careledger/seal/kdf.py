@@ -70,10 +70,12 @@ class Kdf:
             else:
                 info.append(_U16(len(part)))
                 info.append(part)
-        # HKDF-Expand to one block: T(1) = HMAC(PRK, info ‖ 0x01).
-        info.append(b"\x01")
+        return self._expand(b"".join(info))
+
+    def _expand(self, info: bytes) -> bytes:
+        """HKDF-Expand to one block: T(1) = HMAC(PRK, info ‖ 0x01) (RFC 5869 section 2.3)."""
         inner = self._inner.copy()
-        inner.update(b"".join(info))
+        inner.update(info + b"\x01")
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.digest()
