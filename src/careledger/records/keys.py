@@ -8,11 +8,12 @@ Derivations: docs/spec/records.md section 3; vectors/records/keys.json.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from careledger.seal import Kdf, SealingKey, encode, kdf, split
 
-__all__ = ["SubmissionKeys", "compartment_key", "consent_key", "content_aad", "content_key"]
+__all__ = ["SubmissionKeys", "compartment_key", "consent_key", "consent_keys", "content_aad", "content_key"]
 
 
 class SubmissionKeys:
@@ -71,22 +72,29 @@ def consent_key(secret: bytes, record: bytes) -> bytes:
     return kdf(secret, "consent-record", record)
 
 
+def consent_keys(secret: bytes, records: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return K_consent by record id for records of one compartment and epoch."""
+    keys = Kdf(secret)
+    return {record: keys.derive("consent-record", record) for record in records}
+
+
 def content_key(consent: bytes, release: bytes) -> bytes:
     """Return the content key from K_consent and K_release; neither alone says anything about it."""
     return kdf(consent + release, "content")
 
 
 def content_aad(*, network: str, subject: str, author: str, record: str, compartment: str, epoch: int) -> bytes:
-    """Return the `aad` of a record's ciphertext: SHA-256 of canonical JSON with the manifest's own texts."""
-    return sha256(
-        encode(
-            {
-                "network": network,
-                "subject": subject,
-                "author": author,
-                "record": record,
-                "compartment": compartment,
-                "epoch": epoch,
-            }
-        )
-    ).digest()
+    """Return the `aad` of a record's ciphertext: SHA-256 of canonical JSON with the manifest's own texts.
+
+    `network`, `record` and `compartment` are checked lower-case hex: the object is spliced from its sorted fields.
+    """
+    fields = (
+        f'{{"author":{_quoted(author)},"compartment":"{compartment}","epoch":{epoch},'
+        f'"network":"{network}","record":"{record}","subject":{_quoted(subject)}}}'
+    )
+    return sha256(fields.encode()).digest()
+
+
+@lru_cache(maxsize=256)
+def _quoted(text: str) -> str:
+    return encode(text).decode()

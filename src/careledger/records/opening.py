@@ -15,7 +15,8 @@ import msgspec
 
 from careledger.errors import Error, MalformedError, NotFoundError, UnavailableError, VerificationError
 from careledger.records.header import Header
-from careledger.records.keys import SubmissionKeys, consent_key, content_aad, content_key
+from careledger.records.keys import SubmissionKeys, content_aad, content_key
+from careledger.records.keys import consent_keys as consent_keys_of
 from careledger.records.manifest import Manifest
 from careledger.records.plaintext import Plaintext, Resource, content_root, unpack_plaintext
 from careledger.records.view import VerifiedRecord
@@ -100,9 +101,10 @@ def open_records(
             good.append((one, found))
     opened: list[OpenedRecord] = []
     released = _combine_first(good, threshold)
+    consents = {**_consent_keys(records, secrets or {}), **(consent_keys or {})}
     for (one, found), release in zip(good, released, strict=True):
         try:
-            consent = _consent_key(one, secrets or {}, consent_keys or {})
+            consent = _consent_key(one, consents)
             others = islice(_release_keys(found, threshold), 1, SUBSETS_MAX)
             opened.append(_open_any(one, consent, release, others))
         except Error as error:
@@ -166,16 +168,25 @@ def _release_keys(found: Sequence[bytes], threshold: int) -> Iterator[bytes]:
         yield combine(subset)
 
 
-def _consent_key(one: VerifiedRecord, secrets: Secrets, consent_keys: Mapping[bytes, bytes]) -> bytes:
-    own = consent_keys.get(one.record)
-    if own is not None:
-        return own
-    secret = secrets.get((one.manifest.compartment, one.manifest.epoch))
-    if secret is None:
+def _consent_keys(records: Sequence[VerifiedRecord], secrets: Secrets) -> dict[bytes, bytes]:
+    """Return K_consent by record id, for the records whose compartment and epoch are in `secrets`."""
+    members: dict[tuple[str, int], list[bytes]] = {}
+    for one in records:
+        members.setdefault((one.manifest.compartment, one.manifest.epoch), []).append(one.record)
+    found: dict[bytes, bytes] = {}
+    for place, ids in members.items():
+        if place in secrets:
+            found.update(consent_keys_of(secrets[place], ids))
+    return found
+
+
+def _consent_key(one: VerifiedRecord, consents: Mapping[bytes, bytes]) -> bytes:
+    consent = consents.get(one.record)
+    if consent is None:
         raise NotFoundError(
             "no-consent-key", f"no consent secret for the compartment of record {one.manifest.record} in its epoch"
         )
-    return consent_key(secret, one.record)
+    return consent
 
 
 def _open_any(one: VerifiedRecord, consent: bytes, release: bytes, others: Iterable[bytes]) -> OpenedRecord:
