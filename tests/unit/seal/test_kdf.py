@@ -1,0 +1,41 @@
+import struct
+
+import pytest
+
+from careledger.seal import Kdf, kdf
+
+
+def test_one_secret_gives_each_use_and_each_list_of_parts_its_own_key() -> None:
+    kept = Kdf(bytes(32))
+    keys = [
+        kept.derive("release"),
+        kept.derive("content"),
+        kept.derive("release", b""),
+        kept.derive("release", b"", b""),
+        kept.derive("release", b"ab", b"c"),
+        kept.derive("release", b"a", b"bc"),
+        kept.derive("release", b"abc"),
+        kept.derive("release", 0),
+        kept.derive("release", 1),
+        kdf(bytes(33), "release"),
+        kdf(b"", "release"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert {len(key) for key in keys} == {32}
+
+
+def test_an_unregistered_use_is_a_bug() -> None:
+    for use in ("", "Release", "release/v1", "releas"):
+        with pytest.raises(AssertionError):
+            kdf(bytes(32), use)
+
+
+@pytest.mark.parametrize("part", [-1, 2**32, bytes(1 << 16)])
+def test_a_part_out_of_range_is_a_bug(part: bytes | int) -> None:
+    with pytest.raises(struct.error):
+        kdf(bytes(32), "release", part)
+
+
+def test_repr_keeps_the_secret() -> None:
+    assert repr(Kdf(b"secret")) == "Kdf(…)"
+    assert not hasattr(Kdf(b"x"), "__dict__")
