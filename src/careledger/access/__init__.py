@@ -1,1 +1,98 @@
-"""Placeholder; replaced by the part."""
+"""Access: what a reader signs, what a node writes into its log about it, and the receipt that proves it.
+
+Decisions are consent's. Normative text: docs/spec/access.md.
+"""
+
+from careledger.access.answer import (
+    AccessAnswer,
+    decode_access_answer,
+    encode_access_answer,
+    open_answer,
+    seal_answer,
+)
+from careledger.access.entry import (
+    EntryBody,
+    EntryKind,
+    build_entry,
+    decode_entry,
+    leaf,
+    origin,
+    parse_leaf,
+    request_of,
+)
+from careledger.access.reads import (
+    AuditAnswer,
+    AuditEntry,
+    ConsentAnswer,
+    DocumentMessage,
+    ReadAudit,
+    ReadConsent,
+    SignedRead,
+    SyncAnswer,
+    SyncItem,
+    SyncRequest,
+)
+from careledger.access.receipt import (
+    Receipt,
+    decode_receipt,
+    encode_receipt,
+    verify_access_receipt,
+    verify_receipt,
+)
+from careledger.access.request import (
+    FRESH_MS,
+    AccessMessage,
+    AccessRequest,
+    Approval,
+    Basis,
+    CheckedRequest,
+    Head,
+    check_request,
+    decode_access_message,
+    encode_access_message,
+    sign_approval,
+    sign_request,
+)
+
+__all__ = [
+    "FRESH_MS",
+    "AccessAnswer",
+    "AccessMessage",
+    "AccessRequest",
+    "Approval",
+    "AuditAnswer",
+    "AuditEntry",
+    "Basis",
+    "CheckedRequest",
+    "ConsentAnswer",
+    "DocumentMessage",
+    "EntryBody",
+    "EntryKind",
+    "Head",
+    "ReadAudit",
+    "ReadConsent",
+    "Receipt",
+    "SignedRead",
+    "SyncAnswer",
+    "SyncItem",
+    "SyncRequest",
+    "build_entry",
+    "check_request",
+    "decode_access_answer",
+    "decode_access_message",
+    "decode_entry",
+    "decode_receipt",
+    "encode_access_answer",
+    "encode_access_message",
+    "encode_receipt",
+    "leaf",
+    "open_answer",
+    "origin",
+    "parse_leaf",
+    "request_of",
+    "seal_answer",
+    "sign_approval",
+    "sign_request",
+    "verify_access_receipt",
+    "verify_receipt",
+]

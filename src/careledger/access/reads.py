@@ -121,12 +121,14 @@ class AuditAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 class DocumentMessage(msgspec.Struct, frozen=True, array_like=True):
     """The body of POST /v1/document and the answer of GET /v1/document/{token}: a document whose salted hash the
-    directory holds, and (towards custodians) the key box's ciphertext."""
+    directory holds, and (towards custodians) the key box's ciphertext and, for a managed identity, this custodian's
+    share of K_c sealed to it. A managed access of kind list releases that share, under an empty record id."""
 
     token: str
     salt: bytes
     document: bytes
     key_box: bytes | None = None
+    managed: bytes | None = None
 
 
 class SyncItem(msgspec.Struct, frozen=True, array_like=True):

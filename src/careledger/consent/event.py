@@ -204,8 +204,8 @@ _KINDS: dict[str, type[ConsentEvent]] = {
 }
 
 
-class EventMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An event's canonical envelope with its boxes in the order in which the event names them (MessagePack)."""
+class EventMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """MessagePack [envelope, boxes]: the canonical envelope, and the boxes in the order in which the event has them."""
 
     envelope: Annotated[bytes, Meta(max_length=2 * EVENT_BYTES_MAX)]
     boxes: Annotated[list[Annotated[bytes, Meta(max_length=BOX_BYTES_MAX)]], Meta(max_length=BOXES_MAX + 1)]
