@@ -34,6 +34,7 @@ __all__ = [
     "build_entry",
     "decode_entry",
     "leaf",
+    "leaf_of_commitment",
     "origin",
     "parse_leaf",
     "request_of",
@@ -166,7 +167,12 @@ def leaf(kind: str, salt: bytes, body: bytes) -> bytes:
     """The log entry of a body: ASCII `careledger/entry/v1 <kind> <hex SHA-256(salt ‖ body)>` (DESIGN 5.5)."""
     if kind not in KINDS or len(salt) != SALT_BYTES:
         raise AssertionError(f"a leaf needs a known kind and a salt of {SALT_BYTES} bytes")
-    return LEAF_PREFIX + kind.encode() + b" " + hashlib.sha256(salt + body).hexdigest().encode()
+    return leaf_of_commitment(kind, hashlib.sha256(salt + body).digest())
+
+
+def leaf_of_commitment(kind: str, commitment: bytes) -> bytes:
+    """The log entry of a body of which only SHA-256(salt ‖ body) is left: the inverse of `parse_leaf`."""
+    return LEAF_PREFIX + kind.encode() + b" " + commitment.hex().encode()
 
 
 def parse_leaf(data: bytes) -> tuple[EntryKind, bytes]:
