@@ -1,1 +1,116 @@
-"""Placeholder; replaced by the part."""
+"""The directory: the consensus-ordered state machine of identities, members, licences and log anchors.
+
+Pure rules, an authenticated state and its proofs; engines that order blocks are in `engines`. Normative text:
+docs/spec/directory.md.
+"""
+
+from careledger.directory.genesis import (
+    Genesis,
+    GenesisMember,
+    MemberPart,
+    NodeEntry,
+    NodePart,
+    directory_origin,
+    founding,
+    log_origin,
+    network_of,
+    parse_genesis,
+)
+from careledger.directory.parameters import default_parameters
+from careledger.directory.proofs import (
+    DirectoryHead,
+    EventProof,
+    StateProof,
+    app_hash_line,
+    check_directory_checkpoint,
+    cosignatures_needed,
+    parse_app_hash,
+)
+from careledger.directory.replica import Directory
+from careledger.directory.rules import Execution, apply_block, found_state
+from careledger.directory.state import Event, Outcome, State, app_hash
+from careledger.directory.statemap import MapProof, StateMap, map_key, verify_absent, verify_present
+from careledger.directory.transactions import (
+    BLOCK_BYTES_MAX,
+    Admit,
+    Anchor,
+    Block,
+    Enrol,
+    ForkEvidence,
+    ForkProof,
+    MemberNodes,
+    MemberPropose,
+    MemberVote,
+    ParameterChange,
+    Remove,
+    RoleChange,
+    TxResult,
+    parse_block,
+    sign_transaction,
+)
+from careledger.directory.values import (
+    AnchorState,
+    ForkMark,
+    LicenceState,
+    MemberState,
+    NodeState,
+    ParameterState,
+    ProposalState,
+)
+
+__all__ = [
+    "BLOCK_BYTES_MAX",
+    "Admit",
+    "Anchor",
+    "AnchorState",
+    "Block",
+    "Directory",
+    "DirectoryHead",
+    "Enrol",
+    "Event",
+    "EventProof",
+    "Execution",
+    "ForkEvidence",
+    "ForkMark",
+    "ForkProof",
+    "Genesis",
+    "GenesisMember",
+    "LicenceState",
+    "MapProof",
+    "MemberNodes",
+    "MemberPart",
+    "MemberPropose",
+    "MemberState",
+    "MemberVote",
+    "NodeEntry",
+    "NodePart",
+    "NodeState",
+    "Outcome",
+    "ParameterChange",
+    "ParameterState",
+    "ProposalState",
+    "Remove",
+    "RoleChange",
+    "State",
+    "StateMap",
+    "StateProof",
+    "TxResult",
+    "app_hash",
+    "app_hash_line",
+    "apply_block",
+    "check_directory_checkpoint",
+    "cosignatures_needed",
+    "default_parameters",
+    "directory_origin",
+    "found_state",
+    "founding",
+    "log_origin",
+    "map_key",
+    "network_of",
+    "parse_app_hash",
+    "parse_block",
+    "parse_genesis",
+    "sign_transaction",
+    "verify_absent",
+    "verify_present",
+]
