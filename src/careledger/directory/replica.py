@@ -178,9 +178,12 @@ class Directory:
     def log_verifier(self, node: Token) -> Verifier | None:
         """The verifier of a node's log."""
         found = self.node(node)
-        return (
-            None if found is None else Verifier.ed25519(log_origin(self.network, node), unb64(found.log_key, size=32))
-        )
+        if found is None:
+            return None
+        return Verifier.ed25519(log_origin(self.network, node), unb64(found.log_key, size=32))
+
+    def _witness(self, node: NodeState) -> Verifier:
+        return Verifier.cosignature(log_origin(self.network, node.token), unb64(node.witness_key, size=32))
 
     def prove(self, kind: str, ident: str) -> MapProof:
         """The proof that (kind, id) is in the state map, or that it is not."""

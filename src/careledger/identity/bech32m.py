@@ -6,6 +6,9 @@ error-detecting property is proven. What the data means is the caller's business
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import xor
+
 from careledger.errors import MalformedError
 
 __all__ = ["decode", "decode_words", "encode", "encode_words"]
@@ -13,6 +16,10 @@ __all__ = ["decode", "decode_words", "encode", "encode_words"]
 _ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _GENERATORS = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+_FEEDBACK = [
+    reduce(xor, (generator for place, generator in enumerate(_GENERATORS) if top >> place & 1), 0) for top in range(32)
+]
+"""The generators that the five bits shifted out of the residue bring in, for every value of these bits."""
 _CONSTANT = 0x2BC830A3
 _CHECKSUM_WORDS = 6
 _TEXT_MAX = 90
@@ -81,13 +88,9 @@ def _checksum(hrp: str, words: list[int]) -> list[int]:
 
 
 def _polymod(words: list[int]) -> int:
-    residue = 1
+    residue, feedback = 1, _FEEDBACK
     for word in words:
-        top = residue >> 25
-        residue = (residue & 0x1FFFFFF) << 5 ^ word
-        for place, generator in enumerate(_GENERATORS):
-            if top >> place & 1:
-                residue ^= generator
+        residue = (residue & 0x1FFFFFF) << 5 ^ word ^ feedback[residue >> 25]
     return residue
 
 
