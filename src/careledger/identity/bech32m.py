@@ -6,6 +6,7 @@ error-detecting property is proven. What the data means is the caller's business
 
 from __future__ import annotations
 
+from base64 import b32encode
 from functools import reduce
 from operator import xor
 
@@ -14,6 +15,8 @@ from careledger.errors import MalformedError
 __all__ = ["decode", "decode_words", "encode", "encode_words"]
 
 _ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_TO_ALPHABET = bytes.maketrans(bytes(range(32)), _ALPHABET.encode("ascii"))
+_FROM_BASE32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", bytes(range(32)))
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _GENERATORS = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _FEEDBACK = [
@@ -43,7 +46,7 @@ def decode(text: str, *, hrp: str) -> bytes:
 
 def encode_words(hrp: str, words: list[int]) -> str:
     """The Bech32m text of 5-bit `words`, in lower case (BIP-350)."""
-    text = hrp + "1" + "".join(_ALPHABET[word] for word in [*words, *_checksum(hrp, words)])
+    text = hrp + "1" + bytes([*words, *_checksum(hrp, words)]).translate(_TO_ALPHABET).decode("ascii")
     if len(text) > _TEXT_MAX:
         raise AssertionError(f"a Bech32m text has at most {_TEXT_MAX} characters, this one {len(text)}")
     return text
@@ -95,9 +98,8 @@ def _polymod(words: list[int]) -> int:
 
 
 def _bytes_to_words(data: bytes) -> list[int]:
-    count = -(-len(data) * 8 // 5)
-    number = int.from_bytes(data, "big") << (count * 5 - len(data) * 8)
-    return [(number >> 5 * (count - 1 - place)) & 31 for place in range(count)]
+    # Base32 cuts bytes into the same words as Bech32; only its letters and padding differ.
+    return list(b32encode(data).rstrip(b"=").translate(_FROM_BASE32))
 
 
 def _words_to_bytes(words: list[int]) -> bytes:

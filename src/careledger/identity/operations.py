@@ -27,7 +27,6 @@ from careledger.seal import (
     Envelope,
     Key,
     Payload,
-    SealingPublicKey,
     VerifyKey,
     decode,
     encode,
@@ -58,6 +57,7 @@ __all__ = [
     "verify_key",
 ]
 
+_SEALING_PUBLIC_BYTES = 1216
 OPERATION_BYTES_MAX = 8192
 """A rotation has two kilobytes; four times that leaves room for an ML-DSA-65 key beside the Ed25519 one."""
 
@@ -193,13 +193,15 @@ def verify_key(key: Key) -> VerifyKey:
 
 
 def check_keys(keys: Sequence[Key]) -> VerifyKey:
-    """The signing key of a well-formed list: exactly one Ed25519 key first, then one X-Wing key, both valid.
+    """The signing key of a well-formed list: exactly one Ed25519 key first, then one X-Wing key.
 
+    Of the X-Wing key only the size is checked here: what it holds is checked by whoever seals to it, so that no
+    library's opinion of ML-KEM keys decides what every replica must agree on (docs/decisions/0020).
     Raises MalformedError `bad-key`, `bad-base64`.
     """
     if [key.alg for key in keys] != [ALG_SIGN, ALG_SEAL]:
         raise MalformedError("bad-key", f"an identity has one {ALG_SIGN} key, then one {ALG_SEAL} key")
-    SealingPublicKey(unb64(keys[1].pub, size=1216))
+    unb64(keys[1].pub, size=_SEALING_PUBLIC_BYTES)
     return verify_key(keys[0])
 
 
