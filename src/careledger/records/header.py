@@ -73,6 +73,8 @@ def header_from(fields: Mapping[str, Any], *, salt: bytes, resources: int) -> He
 
     Raises MalformedError `bad-header`: unknown or mistyped fields, parts that do not sum to 1000, bad indexes.
     """
+    if not fields.keys().isdisjoint(("v", "salt")):
+        raise MalformedError("bad-header", "`v` and `salt` of a header are not the author's to choose; leave them out")
     try:
         header = msgspec.convert({"v": 1, "salt": b64(salt), **fields}, Header)
     except msgspec.ValidationError:
