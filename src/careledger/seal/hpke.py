@@ -143,14 +143,12 @@ class SealingKey:
 
         Raises VerificationError `not-openable`, always with the same words: which part was wrong would help a forger.
         """
-        if len(wire) >= OVERHEAD:
-            try:
-                return _SUITE.decrypt(wire, self._key, info)
-            except (InvalidTag, ValueError):
-                pass
-        raise VerificationError(
-            "not-openable", "the sealed message does not open with this key in this place; ask its sender again"
-        )
+        try:
+            return _SUITE.decrypt(wire, self._key, info)
+        except (InvalidTag, ValueError):
+            raise VerificationError(
+                "not-openable", "the sealed message does not open with this key in this place; ask its sender again"
+            ) from None
 
     def __repr__(self) -> str:
         return f"SealingKey(public={self.public[:8].hex()}…)"

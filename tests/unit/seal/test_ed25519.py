@@ -62,6 +62,13 @@ def test_nothing_verifies_under_bytes_that_are_no_point_of_the_curve() -> None:
             key.verify(signature, b"\x72")
 
 
+@pytest.mark.parametrize("raw", [PUBLIC[:-1], PUBLIC[1:], PUBLIC + b"\x00", PUBLIC * 2])
+def test_public_keys_of_another_size_are_refused(raw: bytes) -> None:
+    with pytest.raises(MalformedError) as refusal:
+        VerifyKey(raw)
+    assert refusal.value.code == "bad-key"
+
+
 @pytest.mark.parametrize("size", [0, 31, 33, 64])
 def test_seeds_of_another_size_are_refused(size: int) -> None:
     with pytest.raises(MalformedError) as refusal:

@@ -1,7 +1,7 @@
 import pytest
 
 from careledger.errors import MalformedError, VerificationError
-from careledger.seal import SealingKey, SealingPublicKey, info
+from careledger.seal import SealingKey, SealingPublicKey, hpke, info
 from careledger.seal.hpke import INFO_FIELDS, OVERHEAD
 
 NETWORK = "a" * 64
@@ -37,6 +37,17 @@ def test_every_failure_to_open_says_the_same_words() -> None:
             key.open(bytes_, info=bound)
         said.add((refusal.value.code, refusal.value.message, str(refusal.value.__cause__)))
     assert len(said) == 1 and said.pop()[0] == "not-openable"
+
+
+def test_an_error_of_the_library_is_a_refusal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def decrypt(self, *_: object) -> bytes:
+            raise ValueError
+
+    monkeypatch.setattr(hpke, "_SUITE", Failing())
+    with pytest.raises(VerificationError) as refusal:
+        KEY.open(bytes(1136), info=b"i")
+    assert refusal.value.code == "not-openable"
 
 
 P = 2**255 - 19

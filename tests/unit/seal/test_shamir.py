@@ -41,6 +41,12 @@ def test_places_outside_one_byte_are_refused(place: int) -> None:
     assert refusal.value.code == "bad-share"
 
 
+def test_joined_ys_without_a_byte_are_refused() -> None:
+    with pytest.raises(VerificationError) as refusal:
+        combine_many([(1, b""), (2, b"")])
+    assert refusal.value.code == "bad-share"
+
+
 def test_no_refusal_prints_a_share() -> None:
     with pytest.raises(VerificationError) as refusal:
         combine([SHARES[0], SHARES[0]])
