@@ -19,7 +19,7 @@ from careledger.records.disclosure import (
     encode_disclosure,
     verify_disclosed,
 )
-from careledger.records.header import Contributor, Header, Interaction, Place
+from careledger.records.header import Contributor, Finding, Header, Interaction, Places
 from careledger.records.ids import record_id
 from careledger.records.keys import SubmissionKeys, compartment_key, consent_key
 from careledger.records.locks import Lock
@@ -63,6 +63,7 @@ __all__ = [
     "Contributor",
     "DisclosedResource",
     "Disclosure",
+    "Finding",
     "Header",
     "Interaction",
     "Lock",
@@ -70,7 +71,7 @@ __all__ = [
     "Manifest",
     "OpenedRecord",
     "OpenedRecords",
-    "Place",
+    "Places",
     "Plaintext",
     "RecordPlan",
     "RecordView",

@@ -15,7 +15,7 @@ from careledger.errors import MalformedError
 from careledger.records.ids import ID_SIZE
 from careledger.seal import Payload, b64, unb64
 
-__all__ = ["PARTS_WHOLE", "Contributor", "Header", "Interaction", "Place", "check_header", "header_from"]
+__all__ = ["PARTS_WHOLE", "Contributor", "Finding", "Header", "Interaction", "Places", "check_header", "header_from"]
 
 PARTS_WHOLE: Final = 1000
 """Contributors' parts are per thousand: integers that sum to this."""
@@ -33,7 +33,7 @@ class Contributor(Payload, frozen=True, kw_only=True):
     role: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class Place(Payload, frozen=True, kw_only=True):
+class Places(Payload, frozen=True, kw_only=True):
     """Where patient and clinician were, as the source says it."""
 
     patient: str | msgspec.UnsetType = msgspec.UNSET
@@ -47,7 +47,16 @@ class Interaction(Payload, frozen=True, kw_only=True):
     end: str | msgspec.UnsetType = msgspec.UNSET
     class_: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="class")
     kind: str | msgspec.UnsetType = msgspec.UNSET
-    place: Place | msgspec.UnsetType = msgspec.UNSET
+    places: Places | msgspec.UnsetType = msgspec.UNSET
+
+
+class Finding(Payload, frozen=True, kw_only=True):
+    """A warning of the import about the resource at 0-based place `resource`; never quotes a value."""
+
+    resource: int
+    code: str
+    path: str
+    severity: str
 
 
 class Header(Payload, frozen=True, kw_only=True):
@@ -64,8 +73,8 @@ class Header(Payload, frozen=True, kw_only=True):
     travelling: list[int] | msgspec.UnsetType = msgspec.UNSET
     labels: list[str] | msgspec.UnsetType = msgspec.UNSET
     basis: list[str] | msgspec.UnsetType = msgspec.UNSET
-    category: str | msgspec.UnsetType = msgspec.UNSET
-    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    category: int | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[Finding] | msgspec.UnsetType = msgspec.UNSET
 
 
 def header_from(fields: Mapping[str, Any], *, salt: bytes, resources: int) -> Header:
@@ -77,9 +86,11 @@ def header_from(fields: Mapping[str, Any], *, salt: bytes, resources: int) -> He
         raise MalformedError("bad-header", "`v` and `salt` of a header are not the author's to choose; leave them out")
     try:
         header = msgspec.convert({"v": 1, "salt": b64(salt), **fields}, Header)
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
+        # msgspec's text ends with the path of the field; what stands before it can quote a value.
+        where = str(error).rpartition(" - at ")[2] if " - at " in str(error) else "an unknown field"
         raise MalformedError(
-            "bad-header", f"header fields {sorted(fields)} are unknown or of the wrong type; see docs/spec/records.md"
+            "bad-header", f"{where} of the header is unknown or of the wrong type; see docs/spec/records.md section 4"
         ) from None
     check_header(header, resources=resources)
     return header
@@ -94,6 +105,8 @@ def check_header(header: Header, *, resources: int) -> None:
         rising = header.travelling
         if any(not 0 <= index < resources for index in rising) or sorted(set(rising)) != rising:
             raise MalformedError("bad-header", f"`travelling` is not rising indexes below {resources}")
+    if header.warnings is not msgspec.UNSET and any(not 0 <= one.resource < resources for one in header.warnings):
+        raise MalformedError("bad-header", f"a warning is about a resource beyond the record's {resources}")
     if header.contributors is not msgspec.UNSET:
         people = header.contributors
         if any((one.token is msgspec.UNSET) == (one.name is msgspec.UNSET) or one.parts < 0 for one in people):

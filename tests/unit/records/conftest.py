@@ -40,7 +40,7 @@ from careledger.seal import (
 )
 
 NOW_MS = 1_700_000_000_000
-HEADER = {"import": "0f" * 8, "source": "https://ehr.example/fhir", "subject_url": "urn:uuid:1", "category": "1"}
+HEADER = {"import": "0f" * 8, "source": "https://ehr.example/fhir", "subject_url": "urn:uuid:1", "category": 1}
 
 
 class World:

@@ -41,7 +41,7 @@ def test_any_three_custodians_open_every_record_to_the_authors_bytes(world: Any)
         assert opened.failed == []
         assert opened.bad_shares == []
         assert contents(opened.records) == [record.resources for record in plan.records]
-        assert [one.header.category for one in opened.records] == ["1"] * 5
+        assert [one.header.category for one in opened.records] == [1] * 5
 
 
 def test_the_subject_opens_with_its_own_secret_and_no_custodians_share(world: Any) -> None:

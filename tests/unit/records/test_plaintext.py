@@ -171,6 +171,8 @@ def test_more_resources_or_header_than_allowed_are_refused_when_read() -> None:
         {"contributors": [{"parts": 1000}]},
         {"interaction": {"since": "2020"}},
         {"interaction": "visit"},
+        {"warnings": ["text"]},
+        {"warnings": [{"resource": 2, "code": "a", "path": "b", "severity": "warning"}]},
     ],
     ids=str,
 )
