@@ -31,15 +31,35 @@ def hex32(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-PEOPLE = (
-    "patient other-patient ada bea cyd dan eve fay gus hal ivy jon kim lou max ned "
-    "approver-1 approver-2 approver-3 stranger gone"
-).split()
-ORGANISATIONS = "clinic hospital gone-clinic outsider manager".split()
+PEOPLE = [
+    "patient",
+    "other-patient",
+    "ada",
+    "bea",
+    "cyd",
+    "dan",
+    "eve",
+    "fay",
+    "gus",
+    "hal",
+    "ivy",
+    "jon",
+    "kim",
+    "lou",
+    "max",
+    "ned",
+    "approver-1",
+    "approver-2",
+    "approver-3",
+    "stranger",
+    "gone",
+]
+ORGANISATIONS = ["clinic", "hospital", "gone-clinic", "outsider", "manager"]
 T = {name: token(name) for name in PEOPLE + ORGANISATIONS}
-C = {name: hex16("compartment " + name) for name in "about warnings results private inbox spare".split()}
+C = {name: hex16("compartment " + name) for name in ["about", "warnings", "results", "private", "inbox", "spare"]}
 R = {
-    name: hex16("record " + name) for name in "r-about r-warn r-res r-priv r-inbox r-old r-moved r-torn r-none".split()
+    name: hex16("record " + name)
+    for name in ["r-about", "r-warn", "r-res", "r-priv", "r-inbox", "r-old", "r-moved", "r-torn", "r-none"]
 }
 HEAD = hex32("head")
 
