@@ -1,0 +1,261 @@
+"""Sync between custodians: what one kept while another was down, handed on as it came and proven again on arrival.
+
+A node asks each peer from the index where it left off. The peer logs that it hands something out, then hands out the
+documents, consent events and submissions of those subjects that both keep. Nothing is believed for coming from a
+peer: every item goes through the same checks as from its author or subject.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from careledger.access import DocumentMessage, SignedRead, SyncAnswer, SyncItem, SyncRequest
+from careledger.consent import decode_event_message
+from careledger.custody.acceptance import Acceptance, Extra
+from careledger.custody.custodian import Custodian
+from careledger.custody.documents import Documents, Events
+from careledger.custody.reading import check_signed_read
+from careledger.custody.shelf import RecordRow, Shelf
+from careledger.custody.writer import Batch, Plan
+from careledger.errors import Error, MalformedError, NotFoundError, NotPermittedError, VerificationError
+from careledger.records import Submission, decode_submission, encode_submission
+from careledger.seal import Envelope, decode, sign, unb64
+from careledger.seal import encode as canonical
+from careledger.seal.ed25519 import SigningKey
+
+__all__ = ["Exchange", "Refused"]
+
+ITEMS_MAX = 400
+BYTES_MAX = 8 << 20
+_RECORD_COLUMNS = (
+    "entry, record, submission, position, compartment, epoch, recorded, author, manifest_at, manifest_length"
+)
+_document_decoder = msgspec.msgpack.Decoder(DocumentMessage)
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An item of a peer that did not prove itself here: its index in the peer's log, its kind, and why."""
+
+    index: int
+    kind: str
+    code: str
+
+
+class Exchange:
+    """Both sides of sync."""
+
+    def __init__(
+        self, custodian: Custodian, shelf: Shelf, *, documents: Documents, events: Events, acceptance: Acceptance
+    ) -> None:
+        self.custodian = custodian
+        self.shelf = shelf
+        self._documents = documents
+        self._events = events
+        self._acceptance = acceptance
+
+    def ask(self, to: str, *, since: int, signer: tuple[str, SigningKey], subject: str | None = None) -> SignedRead:
+        """The signed request for what `to` kept from its log index `since` on."""
+        request = SyncRequest(
+            network=self.custodian.network,
+            node=self.custodian.node,
+            to=to,
+            since=since,
+            time=self.custodian.now_ms(),
+            nonce=self.custodian.rand(16).hex(),
+            subject=msgspec.UNSET if subject is None else subject,
+        )
+        return SignedRead(canonical(sign(SyncRequest.TYPE, canonical(request), [signer])))
+
+    async def serve(self, signed: SignedRead) -> SyncAnswer:
+        """Answer a peer. Log first: what is handed out stands in a `system` entry before it leaves.
+
+        Raises NotPermittedError `not-a-node`; VerificationError `wrong-node` and check_signed_read's.
+        """
+        custodian = self.custodian
+        request = check_signed_read(custodian, signed.request, SyncRequest, payload_type=SyncRequest.TYPE, who="node")
+        if custodian.directory.node(request.node) is None:
+            raise NotPermittedError("not-a-node", "only a member's node may sync")
+        if request.to != custodian.node:
+            raise VerificationError("wrong-node", "the sync request is for another node")
+        size = custodian.writer.frontier.size
+        items, after = self._items(request, size)
+        if items:
+            await custodian.writer.submit(_HandedOut(custodian, signed.request, len(items), after))
+        return SyncAnswer(items, after, size)
+
+    def _items(self, request: SyncRequest, size: int) -> tuple[list[SyncItem], int]:
+        subject = None if request.subject is msgspec.UNSET else self.custodian.people.subject(request.subject)
+        found = self._index(request.since, size, subject, one=request.subject is not msgspec.UNSET)
+        items: list[SyncItem] = []
+        total = 0
+        for index, kind, token in found:
+            if request.node not in self.custodian.people.custodians(token):
+                continue
+            if len(items) >= ITEMS_MAX or total >= BYTES_MAX:
+                return items, index
+            item = SyncItem(index, kind, self._message(index, kind, token))
+            total += len(item.message)
+            items.append(item)
+        return items, size
+
+    def _index(self, since: int, size: int, subject: int | None, *, one: bool) -> list[tuple[int, str, str]]:
+        """(index, kind, subject's token) of everything kept in a range, in log order."""
+        if one and subject is None:
+            return []
+        reading = self.custodian.store.reading
+        rows: list[tuple[int, str, str]] = []
+        for table, kind, column in (
+            ("documents", "document", "s.token = t.token"),
+            ("consent", "consent", "s.id = t.subject"),
+            ("submissions", "submission", "s.id = t.subject"),
+        ):
+            sql = (
+                f"SELECT t.entry, '{kind}', s.token FROM {table} t JOIN subjects s ON {column} "  # noqa: S608 - constants
+                "WHERE t.entry >= ? AND t.entry < ? AND (? IS NULL OR s.id = ?) ORDER BY t.entry LIMIT ?"
+            )
+            rows += reading.execute(sql, (since, size, subject, subject, ITEMS_MAX + 1)).fetchall()
+        return sorted(rows)
+
+    def _message(self, index: int, kind: str, token: str) -> bytes:
+        reading = self.custodian.store.reading
+        if kind == "document":
+            salt, document, key_box = reading.execute(
+                "SELECT salt, document, key_box FROM documents WHERE entry = ?", (index,)
+            ).fetchone()
+            return msgspec.msgpack.encode(DocumentMessage(token, salt, document, key_box))
+        if kind == "consent":
+            event: bytes = reading.execute("SELECT event FROM consent WHERE entry = ?", (index,)).fetchone()[0]
+            return event
+        return encode_submission(self.submission(index))
+
+    def submission(self, entry: int) -> Submission:
+        """A kept submission as it came. Raises ErasedError when a record of it was erased."""
+        reading = self.custodian.store.reading
+        number, envelope, manifest_leaves, lock_leaves, extra_data = reading.execute(
+            "SELECT id, envelope, manifest_leaves, lock_leaves, extra FROM submissions WHERE entry = ?", (entry,)
+        ).fetchone()
+        extra = msgspec.msgpack.decode(extra_data, type=Extra)
+        locks = reading.execute("SELECT lock FROM locks WHERE submission = ? ORDER BY position", (number,)).fetchall()
+        rows = [
+            RecordRow(*row)
+            for row in reading.execute(
+                f"SELECT {_RECORD_COLUMNS} FROM records WHERE submission = ? ORDER BY entry",  # noqa: S608 - a constant
+                (number,),
+            )
+        ]
+        return Submission(
+            envelope=envelope,
+            manifest_leaves=_split(manifest_leaves),
+            lock_leaves=_split(lock_leaves),
+            filler=extra.filler,
+            manifests=[self.shelf.manifest(row) for row in rows],
+            locks=[lock for (lock,) in locks],
+            ciphertexts=[self.shelf.ciphertext(row) for row in rows],
+            affiliation=extra.affiliation,
+            grant=extra.grant,
+        )
+
+    def cursor(self, peer: str) -> int:
+        """The index from which this node goes on with a peer."""
+        row = self.custodian.store.reading.execute("SELECT cursor FROM peers WHERE node = ?", (peer,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    async def take(self, peer: str, answer: SyncAnswer, *, whole: bool = True) -> list[Refused]:
+        """Keep what a peer handed out, each item proven as if it came from its author.
+
+        Returns what did not prove itself. A passing failure of this node (UnavailableError) is raised and leaves the
+        cursor where it was; with `whole` the cursor then moves to the answer's `next`.
+        """
+        refused: list[Refused] = []
+        for item in answer.items:
+            try:
+                await self._take_one(peer, item)
+            except Error as problem:
+                if problem.http_status == 503:
+                    raise
+                refused.append(Refused(item.index, item.kind, problem.code))
+        if whole and answer.next != self.cursor(peer):
+            await self.custodian.writer.submit(_Cursor(peer, answer.next))
+        return refused
+
+    async def _take_one(self, peer: str, item: SyncItem) -> None:
+        if item.kind == "document":
+            await self._take_document(item.message)
+        elif item.kind == "consent":
+            message = decode_event_message(item.message)
+            await self._events.keep([message], subject=_subject_of(message.envelope), via=peer)
+        elif item.kind == "submission":
+            submission = decode_submission(item.message)
+            if not self._has(submission):
+                await self._acceptance.accept(submission, via=peer)
+        else:
+            raise MalformedError("unknown-type", f"a peer hands on something of kind {item.kind[:20]!r}")
+
+    async def _take_document(self, data: bytes) -> None:
+        try:
+            message = _document_decoder.decode(data)
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            raise MalformedError("not-msgpack", "a peer's document message does not parse") from None
+        try:
+            if self.custodian.people.document(message.token).salt == message.salt:
+                return
+        except NotFoundError:
+            pass
+        await self._documents.keep(message)
+
+    def _has(self, submission: Submission) -> bool:
+        """Whether it is kept already, told before the costly checks: most of what peers hand on is."""
+        fields = msgspec.json.decode(unb64(decode(submission.envelope, Envelope, size_max=1 << 16).payload))
+        row = self.custodian.store.reading.execute(
+            "SELECT 1 FROM submissions WHERE author = ? AND submission = ?",
+            (str(fields.get("author")).partition("#")[0], bytes.fromhex(str(fields.get("submission")))),
+        ).fetchone()
+        return row is not None
+
+
+class _HandedOut:
+    """The `system` entry about items handed to a peer."""
+
+    light = False
+
+    def __init__(self, custodian: Custodian, request: bytes, count: int, after: int) -> None:
+        self._custodian = custodian
+        self._request = request
+        self._details = {"items": count, "next": after}
+
+    def plan(self, batch: Batch) -> Plan:
+        custodian = self._custodian
+        salt = custodian.rand(32)
+        body = custodian.body(
+            batch,
+            batch.index,
+            custodian.chains.state(None),
+            kind="system",
+            decision="allow",
+            reason="sync",
+            envelopes=[self._request],
+            details=self._details,
+        )
+        return Plan(entries=[("system", salt, body, None)])
+
+
+class _Cursor:
+    """Remembers how far this node has come with a peer. No entry: losing it only asks again."""
+
+    light = False
+
+    def __init__(self, peer: str, after: int) -> None:
+        self._row = (peer, after)
+
+    def plan(self, batch: Batch) -> Plan:
+        return Plan(rows=[("INSERT OR REPLACE INTO peers VALUES(?,?)", self._row)])
+
+
+def _subject_of(envelope: bytes) -> str:
+    """The subject that an event claims to be about; the event's own checks bind it."""
+    fields = msgspec.json.decode(unb64(decode(envelope, Envelope, size_max=1 << 20).payload))
+    return str(fields.get("subject")) if isinstance(fields, dict) else ""
+
+
+def _split(joined: bytes) -> list[bytes]:
+    return [joined[at : at + 32] for at in range(0, len(joined), 32)]

@@ -1,0 +1,132 @@
+"""The log as anyone may read it: a folder of C2SP tiles, entry bundles and one checkpoint, derived from the store.
+
+Nothing here is a commit point: files are written without a sync, tiles before the checkpoint that covers them, and
+whatever a crash leaves is mended at start from the store. Every file appears whole (written aside, then renamed).
+Old partial tiles stay until the checkpoint that makes them superfluous is in place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from careledger.access import leaf_of_commitment
+from careledger.custody.store import KINDS, Store
+from careledger.errors import Error, NotFoundError, VerificationError
+from careledger.tlog import (
+    EMPTY_ROOT,
+    LogTail,
+    TileReader,
+    parse_unverified_checkpoint,
+)
+
+__all__ = ["LogFiles", "read_log_file"]
+
+_CHUNK = 256 * 16
+
+
+def read_log_file(folder: Path, path: str) -> bytes:
+    """The bytes of one published file. Raises NotFoundError; never leaves the folder."""
+    if ".." in path.split("/") or path.startswith("/"):
+        raise NotFoundError("not-found", "no such file in this log")
+    try:
+        return (folder / path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise NotFoundError("not-found", "no such file in this log") from None
+
+
+class LogFiles:
+    """The published folder of one log."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder = folder
+        self._store = store
+        folder.mkdir(parents=True, exist_ok=True)
+        self._superfluous: list[Path] = []
+        self._reload()
+
+    def _reload(self) -> None:
+        self.tail = self._restore()
+        self._waiting: list[bytes] = []
+        size, _ = self._store.log_state()
+        for leaves in self._stored(self.tail.size, size):
+            self.add(leaves)
+
+    @property
+    def size(self) -> int:
+        """Entries covered by the files after the next `write`."""
+        return self.tail.size + len(self._waiting)
+
+    def _stored(self, start: int, end: int) -> Iterator[list[bytes]]:
+        for at in range(start, end, _CHUNK):
+            rows = self._store.bodies(at, min(at + _CHUNK, end))
+            yield [leaf_of_commitment(KINDS[kind], digest) for _, kind, digest, _, _ in rows]
+
+    def _restore(self) -> LogTail:
+        """The tail at the published checkpoint if the files still lead to it, else an empty one (all is rebuilt)."""
+        size, _ = self._store.log_state()
+        try:
+            published = parse_unverified_checkpoint(self.read("checkpoint"))
+            if published.size > size:
+                raise VerificationError(
+                    "rolled-back",
+                    f"the published log has {published.size} entries and the store only {size}: an older copy of the "
+                    "store was put back; restore the newest one, or ask the other members for what is missing",
+                )
+            return LogTail.restore(self.read, size=published.size, root=published.root)
+        except VerificationError as problem:
+            if problem.code == "rolled-back":
+                raise
+            return LogTail()
+        except Error:
+            return LogTail()
+
+    def read(self, path: str) -> bytes:
+        """One file of the log by its C2SP path. Raises NotFoundError."""
+        return read_log_file(self.folder, path)
+
+    def add(self, leaves: list[bytes]) -> None:
+        """Entries that were committed, in order; written by the next `write`."""
+        self._waiting += leaves
+
+    def write(self) -> tuple[int, bytes]:
+        """Write tiles and bundles for everything added. Returns the (size, root) a checkpoint may now be published for.
+
+        Raises OSError (disk full); what was added is read from the store again, and a repeated call goes on.
+        """
+        try:
+            while self._waiting:
+                batch = self._waiting[:_CHUNK]
+                _, files = self.tail.append(batch)
+                for path, data in files:
+                    self._replace(path, data)
+                    if ".p/" not in path:
+                        self._superfluous.append(self.folder / f"{path}.p")
+                del self._waiting[: len(batch)]
+        except OSError:
+            self._reload()
+            raise
+        return self.tail.size, self.tail.root() if self.tail.size else EMPTY_ROOT
+
+    def publish(self, checkpoint: bytes) -> None:
+        """Put the signed (and cosigned) checkpoint of what `write` returned in place. Raises OSError."""
+        self._replace("checkpoint", checkpoint)
+        for folder in self._superfluous:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._superfluous.clear()
+
+    def reader(self) -> TileReader:
+        """Proofs and entries of the written files."""
+        return TileReader(self.read, size=self.tail.size, root=self.tail.root() if self.tail.size else EMPTY_ROOT)
+
+    def _replace(self, path: str, data: bytes) -> None:
+        target = self.folder / path
+        aside = target.with_name(f".{target.name}.new")
+        try:
+            aside.write_bytes(data)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(data)
+        os.replace(aside, target)
