@@ -1,0 +1,299 @@
+"""A consent chain as a client knows it: what its subject remembers of its own, and what a grantee is shown of it.
+
+Nothing a custodian sends is believed: every event's signature, number and link is checked, and boxes are opened with
+the reader's own keys. Two events with one number (a fork) restrict until they are merged, as custodians decide too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from careledger.consent import (
+    EMPTY,
+    Compartments,
+    ConsentEvent,
+    ConsentState,
+    EventMessage,
+    File,
+    Grant,
+    GrantBox,
+    OwnBox,
+    Rekey,
+    Revoke,
+    Seeds,
+    box_for,
+    find_box,
+    fold,
+    fold_fork,
+    open_filed,
+    open_grant_box,
+    open_own_box,
+    read_event,
+    read_event_view,
+    seeds_from_rekeys,
+)
+from careledger.errors import ConflictError, Error, NotFoundError, VerificationError
+from careledger.records import compartment_key
+from careledger.seal import Envelope, SealingKey, VerifyKey, decode, parse_keyid
+
+__all__ = ["GrantsView", "OwnChain", "signer_of"]
+
+KeyOf = Callable[[str], SealingKey]
+"""The private key of a keyid; raises NotFoundError where it isn't held."""
+
+_ENVELOPE_MAX: Final = 1 << 19
+
+
+def signer_of(message: EventMessage) -> str:
+    """Return the keyid that an event *claims* to be signed by; nothing is proven."""
+    signatures = decode(message.envelope, Envelope, size_max=_ENVELOPE_MAX).signatures
+    return signatures[0].keyid if len(signatures) == 1 else ""
+
+
+class OwnChain:
+    """The subject's own chain: verified messages, the state they make, and the names and seeds in their boxes."""
+
+    def __init__(self, *, network: str, subject: str) -> None:
+        self.network = network
+        self.subject = subject
+        self.claimed_at: int | None = None
+        """The operation with which the subject claimed its identity from a manager, which signs nothing after that."""
+        self.state: ConsentState = EMPTY
+        self.names: dict[str, str] = {}
+        self._messages: dict[str, tuple[EventMessage, ConsentEvent, str]] = {}
+        self._known: Seeds = {}
+        self._seeds: Seeds | None = None
+        self._keys: dict[tuple[str, int], SealingKey] = {}
+
+    @property
+    def messages(self) -> list[EventMessage]:
+        """All events, in the order of their numbers."""
+        return [message for message, _, _ in self._ordered()]
+
+    @property
+    def events(self) -> list[tuple[ConsentEvent, str]]:
+        """All events with their hex message ids, in the order of their numbers."""
+        return [(event, message_id) for _, event, message_id in self._ordered()]
+
+    def add(self, messages: Iterable[EventMessage], *, keys: Mapping[str, VerifyKey], key_of: KeyOf) -> int:
+        """Verify and take in messages, in any order; returns how many were new.
+
+        `keys` maps keyid to key for whoever may have signed at any time: the subject's keys of all sequences and its
+        manager's. Raises what read_event and fold raise; VerificationError `old-signer`: an event after others is
+        signed by keys that those had already replaced.
+        """
+        fresh: list[tuple[ConsentEvent, str]] = []
+        for message in messages:
+            event, message_id = read_event(message, network=self.network, subject=self.subject, keys=keys)
+            if message_id not in self._messages:
+                self._messages[message_id] = (message, event, message_id)
+                self._open(message, event, keys=keys, key_of=key_of)
+                fresh.append((event, message_id))
+        if fresh:
+            self._fold(fresh)
+        return len(fresh)
+
+    def seeds(self) -> Seeds:
+        """Every seed of every compartment and epoch."""
+        if self._seeds is None:
+            self._seeds = seeds_from_rekeys(self._known, [event for event, _ in self.events])
+        return self._seeds
+
+    def compartment_key(self, compartment: str, epoch: int) -> SealingKey:
+        """The private key of a compartment's epoch; raises NotFoundError `no-seed`."""
+        found = self._keys.get((compartment, epoch))
+        if found is None:
+            seed = self.seeds().get((compartment, epoch))
+            if seed is None:
+                raise NotFoundError(
+                    "no-seed", f"the seed of compartment {compartment}, epoch {epoch}, is not known here"
+                )
+            found = self._keys[compartment, epoch] = compartment_key(seed)
+        return found
+
+    def compartment_of(self, name: str) -> str:
+        """The compartment id of a category; raises NotFoundError `unknown-category`."""
+        for compartment, known in self.names.items():
+            if known == name:
+                return compartment
+        raise NotFoundError("unknown-category", f"there is no category {name!r}; categories are {self.categories()}")
+
+    def categories(self) -> list[str]:
+        """The names of the categories, sorted."""
+        return sorted(self.names.values())
+
+    def _ordered(self) -> list[tuple[EventMessage, ConsentEvent, str]]:
+        return sorted(self._messages.values(), key=lambda item: (item[1].seq, item[2]))
+
+    def _fold(self, fresh: Sequence[tuple[ConsentEvent, str]]) -> None:
+        self._seeds = None
+        self._check_signers()
+        try:
+            state = self.state
+            for event, message_id in sorted(fresh, key=lambda one: one[0].seq):
+                state = fold(state, event, message_id)
+            self.state = state
+        except ConflictError:  # not simply the next ones: a fork, or older events that were missing
+            self.state = fold_fork(self.subject, self.events)
+
+    def _check_signers(self) -> None:
+        """Along every link the subject's signing sequence never goes back: a stolen old key writes nothing new."""
+        sequences: dict[str, int] = {}
+        for message, event, message_id in self._ordered():
+            token, sequence = parse_keyid(signer_of(message))
+            before = sequences.get(event.prev, 0)
+            managed = token != self.subject
+            if managed and self.claimed_at is not None and before >= self.claimed_at:
+                raise VerificationError(
+                    "old-signer", f"consent event {event.seq} is signed by a manager after the identity was claimed"
+                )
+            if not managed and sequence < before:
+                raise VerificationError(
+                    "old-signer", f"consent event {event.seq} is signed by keys that event {event.seq - 1} had replaced"
+                )
+            sequences[message_id] = before if managed else sequence
+
+    def _open(
+        self, message: EventMessage, event: ConsentEvent, *, keys: Mapping[str, VerifyKey], key_of: KeyOf
+    ) -> None:
+        if not isinstance(event, Compartments | Rekey):
+            return
+        box = find_box(message.boxes, event.own)
+        own = _open_own(event, box, _own_keyids(message, self.subject, keys), key_of)
+        self.names.update(own.names)
+        for compartment, (epoch, seed) in own.seeds.items():
+            self._known[compartment, epoch] = seed
+
+
+def _own_keyids(message: EventMessage, subject: str, keys: Mapping[str, VerifyKey]) -> list[str]:
+    """The keyids an own box may be sealed to: the signer's, where that is the subject, else any of the subject's."""
+    signer = signer_of(message)
+    own = [keyid for keyid in keys if keyid.startswith(subject + "#")]
+    own.sort(key=lambda keyid: (keyid != signer, -parse_keyid(keyid)[1]))
+    return own
+
+
+def _open_own(event: ConsentEvent, box: bytes, keyids: Sequence[str], key_of: KeyOf) -> OwnBox:
+    refusal: Error = NotFoundError(
+        "not-addressed", f"the own box of consent event {event.seq} is for keys not held here"
+    )
+    for keyid in keyids:
+        try:
+            return open_own_box(event, box, keyid=keyid, key=key_of(keyid))
+        except (VerificationError, NotFoundError) as error:
+            if error.code not in ("not-openable", "not-addressed"):
+                raise
+            refusal = error
+    raise refusal
+
+
+class GrantsView:
+    """What a grantee knows of one subject's chain: the grants to it with their keys, and the rekeys since.
+
+    A selection of events can't be checked for gaps; what is missing makes records unreadable, never readable.
+    """
+
+    def __init__(self, *, network: str, subject: str) -> None:
+        self.network = network
+        self.subject = subject
+        self.seq = 0
+        self.head = ""
+        self.grants: dict[str, Grant] = {}
+        self.names: dict[str, str] = {}
+        self.record_keys: dict[bytes, bytes] = {}
+        self.filed: dict[str, File] = {}
+        self._revoked: set[str] = set()
+        self._events: dict[str, ConsentEvent] = {}
+        self._known: Seeds = {}
+        self._seeds: Seeds | None = None
+        self._keys: dict[tuple[str, int], SealingKey] = {}
+
+    def add(self, messages: Iterable[EventMessage], *, keys: Mapping[str, VerifyKey], key_of: KeyOf) -> int:
+        """Verify and take in the events shown; returns how many were new. Raises what read_event_view raises."""
+        new = 0
+        for message in messages:
+            event, message_id = read_event_view(message, network=self.network, subject=self.subject, keys=keys)
+            if message_id in self._events:
+                continue
+            self._events[message_id] = event
+            self._take(event, message, key_of)
+            new += 1
+            self._seeds = None
+        return new
+
+    def standing(self, now_ms: int) -> list[Grant]:
+        """The grants that are neither revoked (as far as shown) nor expired, newest first."""
+        grants = [g for g in self.grants.values() if g.grant not in self._revoked and g.expires > now_ms]
+        return sorted(grants, key=lambda grant: -grant.seq)
+
+    def public_keys(self) -> tuple[dict[str, tuple[int, str]], str]:
+        """Each compartment's newest (epoch, public key in base64url) and the inbox, from signed events alone."""
+        newest: dict[str, tuple[int, str]] = {}
+        inbox = ""
+        for event in self._events.values():
+            if isinstance(event, Compartments):
+                inbox = event.inbox
+            if isinstance(event, Compartments | Rekey):
+                for slot in event.slots:
+                    if slot.epoch > newest.get(slot.compartment, (0, ""))[0]:
+                        newest[slot.compartment] = (slot.epoch, slot.key)
+        return newest, inbox
+
+    def compartment_key(self, compartment: str, epoch: int) -> SealingKey:
+        """The private key of a compartment's epoch; raises NotFoundError `no-seed`."""
+        found = self._keys.get((compartment, epoch))
+        if found is None:
+            seed = self._all_seeds().get((compartment, epoch))
+            if seed is None:
+                raise NotFoundError(
+                    "no-seed", f"no grant gives the key of compartment {compartment}, epoch {epoch}; ask the subject"
+                )
+            found = self._keys[compartment, epoch] = compartment_key(seed)
+        return found
+
+    def consent_key(self, record: bytes) -> bytes | None:
+        """K_consent of a record that was granted by its id or filed into a compartment held here, else None."""
+        given = self.record_keys.get(record)
+        filed = self.filed.get(record.hex())
+        if given is not None or filed is None:
+            return given
+        seed = self._all_seeds().get((filed.compartment, filed.epoch))
+        return None if seed is None else open_filed(filed, seed)
+
+    def _all_seeds(self) -> Seeds:
+        if self._seeds is None:
+            self._seeds = seeds_from_rekeys(self._known, self._events.values())
+        return self._seeds
+
+    def _take(self, event: ConsentEvent, message: EventMessage, key_of: KeyOf) -> None:
+        match event:
+            case Grant():
+                self.grants[event.grant] = event
+                if message.boxes:
+                    self._take_box(open_grant_box(event, message.boxes[0], keyid=event.to, key=key_of(event.to)))
+            case Rekey():
+                for named in event.boxes:
+                    box = box_for(event, message.boxes, named.to)
+                    if box is not None:
+                        self._take_addressed(event, box, named.to, key_of)
+            case Revoke():
+                self._revoked.add(event.grant)
+            case File():
+                self.filed[event.record] = event
+            case _:
+                pass
+
+    def _take_addressed(self, event: Rekey, box: bytes, to: str, key_of: KeyOf) -> None:
+        try:
+            key = key_of(to)
+        except NotFoundError:
+            return  # a custodian showed a box of somebody else's; harmless
+        self._take_box(open_grant_box(event, box, keyid=to, key=key))
+
+    def _take_box(self, box: GrantBox) -> None:
+        self.names.update(box.names)
+        for compartment, (epoch, seed) in box.seeds.items():
+            self._known[compartment, epoch] = seed
+        for record, secret in box.records.items():
+            self.record_keys[bytes.fromhex(record)] = secret
