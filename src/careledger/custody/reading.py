@@ -96,6 +96,8 @@ class Reading:
         elif subject is not None and read.view == "grants":
             events = self._for_grantee(subject, read, state, for_)
         keys = self._keys(state, everything=owner or may_write) if read.view == "keys" else []
+        if subject is not None and read.view == "keys":
+            events = self._key_events(subject, read, {compartment for compartment, _, _ in keys})
         return ConsentAnswer(state.seq, state.head, events, keys, state.inbox or None)
 
     def _organisation(self, read: ReadConsent, affiliation: bytes | None) -> str | None:
@@ -127,6 +129,15 @@ class Reading:
             if everything or compartment == state.inbox
         ]
 
+    def _key_events(self, subject: int, read: ReadConsent, shown: set[str]) -> list[tuple[bytes, list[bytes]]]:
+        """The subject's own signed words for the keys shown: an author seals to nothing that only a custodian says."""
+        return [
+            (message.envelope, [])
+            for message in self._messages(subject, read.from_seq)
+            if isinstance(event := _event_of(message), Compartments | Rekey)
+            and any(slot.compartment in shown for slot in event.slots)
+        ]
+
     def _for_grantee(
         self, subject: int, read: ReadConsent, state: ConsentState, for_: str | None
     ) -> list[tuple[bytes, list[bytes]]]:
@@ -144,7 +155,8 @@ class Reading:
                 case Rekey():
                     wanted = {box.hash for box in event.boxes if box.to.partition("#")[0] in mine}
                     boxes = [box for name, box in zip(named_boxes(event), message.boxes, strict=True) if name in wanted]
-                    if boxes:
+                    # Without a box too: its `prev` leads to the seeds of epochs from before the grant.
+                    if boxes or own_grants:
                         shown.append((message.envelope, boxes))
                 case File() | Compartments() if own_grants:
                     shown.append((message.envelope, []))
