@@ -58,7 +58,7 @@ INFO_FIELDS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         ("rekey", "subject seq prev to", ""),
         ("file", "subject record", "compartment epoch"),
         ("answer", "request node index", ""),
-        ("key-box", "", "subject to seq way"),
+        ("key-box", "subject to way", "seq"),
     )
 }
 """Each use with the fields its `info` must and may have. A new use is added here and to docs/spec/sealing.md."""

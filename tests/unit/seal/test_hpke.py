@@ -90,7 +90,8 @@ def test_keys_of_another_size_are_refused(size: int) -> None:
 
 def test_info_leaves_out_what_does_not_apply_and_sorts_the_rest() -> None:
     assert info(NETWORK, "owner", **OWNER) == info(NETWORK, "owner", **dict(reversed(OWNER.items())))
-    assert info("n", "key-box", seq=None) == b'{"network":"n","use":"key-box","v":1}'
+    bound = info("n", "key-box", subject="cl1s", to="cl1c#0", way="managed", seq=None)
+    assert bound == b'{"network":"n","subject":"cl1s","to":"cl1c#0","use":"key-box","v":1,"way":"managed"}'
 
 
 def test_info_refuses_a_message_that_is_not_bound_to_its_place() -> None:
