@@ -8,7 +8,7 @@ import msgspec
 
 
 def ccda_as_document(document: bytes, *, subject_url: str) -> bytes:
-    """The JSON of a DocumentReference that holds the XML (LOINC 34133-9, `application/xml`); the same for the same bytes."""
+    """The JSON of a DocumentReference that holds the XML (LOINC 34133-9); the same bytes give the same JSON."""
     resource: dict[str, object] = {
         "resourceType": "DocumentReference",
         "status": "current",

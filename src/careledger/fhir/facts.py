@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from careledger.fhir import sensitivity
 from careledger.fhir.reading import Issue, PatientIdentity
 from careledger.fhir.survey import Survey
@@ -23,93 +25,73 @@ _SUBJECT_ELEMENTS = {
 }
 _NO_SUBJECT = frozenset({"Patient", "Person", "Linkage", "Provenance", "Group", "Bundle", "Parameters"})
 
-_DATE_ELEMENTS = (
-    "effective",
-    "occurrence",
-    "performed",
-    "onset",
-    "started",
-    "authoredOn",
-    "recordedDate",
-    "date",
-    "issued",
-    "created",
-)
+_DATE_ELEMENT_NAMES = "effective occurrence performed onset started authoredOn recordedDate date issued created"
+_DATE_FORMS = ("", "DateTime", "Instant", "Date", "Period")
+_DAY_RANKS = {
+    key: rank
+    for rank, key in enumerate(
+        [element + form for element in _DATE_ELEMENT_NAMES.split() for form in _DATE_FORMS] + ["period"]
+    )
+}
 _NOT_BY_WORDS = frozenset({"Patient", "AllergyIntolerance"})
 """Words alone close neither: who treats an emergency must see an allergy, and "alcohol" is also a cause of some."""
 
-_CHOICE_FORMS = ("", "DateTime", "Instant", "Date")
 _DAY_LENGTH = 10
 
 
-class Reference:
+class Reference(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A reference as written: `url` ("" if none), `identifier` as `system|value` ("" if none), `type` as stated."""
 
-    __slots__ = ("identifier", "type", "url")
-
-    def __init__(self, url: str, identifier: str, stated_type: str) -> None:
-        self.url = url
-        self.identifier = identifier
-        self.type = stated_type
+    url: str
+    identifier: str = ""
+    type: str = ""
 
 
-class Facts:
+class Interaction(msgspec.Struct, frozen=True, eq=False):
+    """The parts of an Encounter that a record's header may repeat; `places` are resolved later, `shown` their names."""
+
+    start: str
+    end: str
+    encounter_class: str
+    kind: str
+    places: list[Reference]
+    shown: list[str]
+
+
+class Facts(msgspec.Struct, eq=False):
     """One kept resource: its place and bytes, and what categorising, grouping and the header ask of it."""
 
-    __slots__ = (
-        "base",
-        "compartment",
-        "day",
-        "encounter",
-        "full_url",
-        "goals",
-        "id",
-        "identifiers",
-        "interaction",
-        "kind",
-        "labels",
-        "links",
-        "note",
-        "number",
-        "older",
-        "patient",
-        "references",
-        "resource",
-        "resource_type",
-        "subjects",
-        "targets",
-        "updated",
-        "version",
-        "warnings",
-        "word_kind",
-    )
-
-    def __init__(self, number: int, full_url: str, resource: bytes, resource_type: str) -> None:
-        self.number = number
-        self.full_url = full_url
-        self.resource = resource
-        self.resource_type = resource_type
-        self.id = ""
-        self.base = ""
-        self.identifiers: tuple[str, ...] = ()
-        self.references: tuple[str, ...] = ()
-        self.links: tuple[str, ...] = ()
-        self.subjects: tuple[Reference, ...] = ()
-        self.encounter: Reference | None = None
-        self.targets: tuple[str, ...] = ()
-        self.goals: tuple[str, ...] = ()
-        self.labels: frozenset[tuple[str, str]] = frozenset()
-        self.kind = ""
-        self.word_kind = ""
-        self.note = ""
-        self.compartment = ""
-        self.day = ""
-        self.version = ""
-        self.updated = ""
-        self.older = 0
-        self.patient: PatientIdentity | None = None
-        self.interaction: dict[str, Any] | None = None
-        self.warnings: list[Issue] = []
+    number: int
+    full_url: str
+    resource: bytes
+    resource_type: str
+    id: str = ""
+    base: str = ""
+    """Base URL of a RESTful `full_url`, "" of any other."""
+    identifiers: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """URLs of attachments whose data is elsewhere."""
+    subjects: tuple[Reference, ...] = ()
+    encounter: Reference | None = None
+    targets: tuple[str, ...] = ()
+    """What a Provenance, List or Binary follows into a compartment."""
+    goals: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    kind: str = ""
+    """The sensitive compartment that labels or codes ask for, "" for none."""
+    word_kind: str = ""
+    note: str = ""
+    """`adr` for an advance directive, `GE` for genetics, else the LOINC note type of a DiagnosticReport."""
+    compartment: str = ""
+    day: str = ""
+    version: str = ""
+    updated: str = ""
+    older: int = 0
+    """0 for the newest version under a fullUrl, then 1, 2 …"""
+    patient: PatientIdentity | None = None
+    interaction: Interaction | None = None
+    warnings: list[Issue] = []
 
 
 def gather(facts: Facts, tree: dict[str, Any], found: Survey) -> None:
@@ -117,11 +99,17 @@ def gather(facts: Facts, tree: dict[str, Any], found: Survey) -> None:
     name = facts.resource_type
     facts.id = _text(tree.get("id"))
     facts.base = base_of(facts.full_url, name)
-    facts.references = tuple(dict.fromkeys(found.references))
-    facts.links = tuple(found.links)
-    facts.labels = frozenset(found.labels)
-    facts.kind = sensitivity.kind_of_labels(found.labels) or ("" if name == "Patient" else found.code_kind)
-    facts.word_kind = "" if name in _NOT_BY_WORDS else found.word_kind
+    if found.references:
+        facts.references = tuple(dict.fromkeys(found.references))
+    if found.links:
+        facts.links = tuple(found.links)
+    if found.labels:
+        facts.labels = tuple(found.labels)
+        facts.kind = sensitivity.kind_of_labels(found.labels)
+    if not facts.kind and name != "Patient":
+        facts.kind = found.code_kind
+    if found.word_kinds and name not in _NOT_BY_WORDS:
+        facts.word_kind = found.word_kind
     facts.day = day_of(tree)
     meta = tree.get("meta")
     if isinstance(meta, dict):
@@ -144,33 +132,39 @@ def base_of(full_url: str, resource_type: str) -> str:
 
 
 def day_of(tree: dict[str, Any]) -> str:
-    """The day as written (no time-zone shift) of the first date element; "" if it has none; partial dates stay partial."""
-    for element in _DATE_ELEMENTS:
-        for form in _CHOICE_FORMS:
-            value = tree.get(element + form)
-            if type(value) is str and value[:4].isdigit():
-                return value[:_DAY_LENGTH]
-        period = tree.get(element + "Period")
-        if type(period) is dict and type(period.get("start")) is str:
-            return str(period["start"])[:_DAY_LENGTH]
-    period = tree.get("period")
-    if type(period) is dict and type(period.get("start")) is str:
-        return str(period["start"])[:_DAY_LENGTH]
-    return ""
+    """The day as written (no time-zone shift) of the first date element, "" if there is none.
+
+    A partial date (`2019`, `2019-05`) stays partial.
+    """
+    best = len(_DAY_RANKS)
+    day = ""
+    for key in tree.keys() & _DAY_RANKS.keys():
+        value = tree[key]
+        if type(value) is dict:
+            value = value.get("start")
+        if type(value) is str and value[:4].isdigit() and _DAY_RANKS[key] < best:
+            best, day = _DAY_RANKS[key], value[:_DAY_LENGTH]
+    return day
 
 
 def reference_of(value: Any) -> Reference | None:
     """A Reference element as written, or None if it names nothing (a display alone names nobody)."""
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         return None
     url = _text(value.get("reference"))
+    if url and len(value) == 1:
+        return Reference(url)
     identifier = next(iter(_identifiers(value.get("identifier"))), "")
     return Reference(url, identifier, _text(value.get("type"))) if url or identifier else None
 
 
 def _references(value: Any) -> tuple[Reference, ...]:
-    items = value if isinstance(value, list) else [value]
-    return tuple(found for item in items if (found := reference_of(item)) is not None)
+    if type(value) is dict:
+        found = reference_of(value)
+        return () if found is None else (found,)
+    if type(value) is not list:
+        return ()
+    return tuple(found for item in value if (found := reference_of(item)) is not None)
 
 
 def _text(value: Any) -> str:
@@ -178,6 +172,8 @@ def _text(value: Any) -> str:
 
 
 def _identifiers(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
     items = value if isinstance(value, list) else [value]
     return tuple(
         f"{_text(item.get('system'))}|{item['value']}"
@@ -222,6 +218,8 @@ def _encounter(tree: dict[str, Any]) -> Reference | None:
 def _special(facts: Facts, tree: dict[str, Any]) -> None:
     """What single types need: targets that decide their place, their note type, their person or their interaction."""
     name = facts.resource_type
+    if name not in _SPECIAL:
+        return
     if name == "Patient":
         facts.patient = _person(tree, facts.identifiers)
     elif name == "Encounter":
@@ -239,9 +237,13 @@ def _special(facts: Facts, tree: dict[str, Any]) -> None:
     elif name == "Consent":
         facts.note = "adr" if "adr" in _codes(tree.get("scope")) else ""
     elif name == "DiagnosticReport":
-        codes = [code for item in tree.get("category") or () for code in _codes(item)]
+        codes = [code for item in _list(tree.get("category")) for code in _codes(item)]
         facts.note = "GE" if "GE" in codes else next((c for c in _codes(tree.get("code")) if c in _NOTE_TYPES), "")
 
+
+_SPECIAL = frozenset(
+    {"Patient", "Encounter", "Provenance", "List", "Binary", "CarePlan", "Consent", "DiagnosticReport"}
+)
 
 _NOTE_TYPES = frozenset({"11488-4", "18842-5", "34117-2", "11506-3", "28570-0", "60591-5"})
 """LOINC types of US Core clinical notes and of the patient summary: such a DiagnosticReport is a document."""
@@ -249,6 +251,10 @@ _NOTE_TYPES = frozenset({"11488-4", "18842-5", "34117-2", "11506-3", "28570-0", 
 
 def _urls(value: Any) -> tuple[str, ...]:
     return tuple(reference.url for reference in _references(value) if reference.url)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _codes(concept: Any) -> list[str]:
@@ -262,21 +268,24 @@ def _person(tree: dict[str, Any], identifiers: tuple[str, ...]) -> PatientIdenti
     return PatientIdentity(sorted(identifiers), _text(tree.get("birthDate")), family)
 
 
-def _interaction(tree: dict[str, Any]) -> dict[str, Any]:
-    """The parts of an Encounter that a record's header may repeat; `place` holds references, resolved later."""
+def _interaction(tree: dict[str, Any]) -> Interaction:
     period = tree.get("period")
     period = period if isinstance(period, dict) else {}
     encounter_class = tree.get("class")
     kinds = tree.get("type")
-    kind = kinds[0] if isinstance(kinds, list) and kinds else None
-    coding = next((c for c in kind.get("coding") or () if isinstance(c, dict)), {}) if isinstance(kind, dict) else {}
-    places = tree.get("location")
-    first = places[0].get("location") if isinstance(places, list) and places and isinstance(places[0], dict) else None
-    return {
-        "start": _text(period.get("start")),
-        "end": _text(period.get("end")),
-        "class": _text(encounter_class.get("code")) if isinstance(encounter_class, dict) else "",
-        "kind": _text(coding.get("display")) or (_text(kind.get("text")) if isinstance(kind, dict) else ""),
-        "place": [r for r in (reference_of(first), reference_of(tree.get("serviceProvider"))) if r is not None],
-        "shown": [_text(x.get("display")) for x in (first, tree.get("serviceProvider")) if isinstance(x, dict)],
-    }
+    kind = kinds[0] if isinstance(kinds, list) and kinds and isinstance(kinds[0], dict) else {}
+    codings = kind.get("coding")
+    shown = (
+        next((_text(c.get("display")) for c in codings if isinstance(c, dict)), "") if isinstance(codings, list) else ""
+    )
+    locations = tree.get("location")
+    first = locations[0] if isinstance(locations, list) and locations else None
+    places = [first.get("location") if isinstance(first, dict) else None, tree.get("serviceProvider")]
+    return Interaction(
+        start=_text(period.get("start")),
+        end=_text(period.get("end")),
+        encounter_class=_text(encounter_class.get("code")) if isinstance(encounter_class, dict) else "",
+        kind=shown or _text(kind.get("text")),
+        places=[reference for place in places if (reference := reference_of(place)) is not None],
+        shown=[_text(place.get("display")) for place in places if isinstance(place, dict)],
+    )

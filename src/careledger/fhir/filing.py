@@ -33,19 +33,36 @@ _KEPT_OPEN_IN_ENCOUNTER = frozenset({"AllergyIntolerance"})
 class Filing:
     """The references of a file resolved once: `refers[i]` and `encounter[i]` for each entry."""
 
-    def __init__(self, entries: Sequence[Facts], index: Index) -> None:
+    def __init__(self, entries: Sequence[Facts], index: Index, support: Index) -> None:
         self.entries = entries
         self.index = index
+        self._support = support
         self.refers: dict[Facts, list[Facts]] = {}
         self.encounter: dict[Facts, Facts] = {}
+        self._travelling: dict[Facts, list[Facts]] = {}
         for facts in entries:
-            self.refers[facts] = [f for url in facts.references if (f := index.find(url, facts.base)) is not None]
+            self._resolve(facts)
             if facts.resource_type == "Encounter":
                 self.encounter[facts] = facts
             elif facts.encounter is not None:
                 found = index.find_reference(facts.encounter, facts.base, resource_type="Encounter")
                 if found is not None and found.resource_type == "Encounter":
                     self.encounter[facts] = found
+
+    def _resolve(self, facts: Facts) -> None:
+        found: list[Facts] = []
+        for url in facts.references:
+            target = self.index.find(url, facts.base) or self._support.find(url, facts.base)
+            if target is not None:
+                found.append(target)
+        self.refers[facts] = found
+        self._travelling[facts] = [target for target in found if target.resource_type in TRAVELLING_TYPES]
+
+    def travelling(self, facts: Facts) -> list[Facts]:
+        """The travelling resources that one refers to itself, in this file or in the support files."""
+        if facts not in self._travelling:
+            self._resolve(facts)
+        return list(self._travelling[facts])
 
     def file(self, *, default: str = "") -> None:
         """Set every entry's `compartment`; travelling types get one only by a sensitive mark of their own."""

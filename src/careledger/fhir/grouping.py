@@ -7,15 +7,13 @@ import. Resources without a subject travel: a copy in each record that refers to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from careledger.fhir.categories import CATEGORY_TABLE_VERSION, SENSITIVE_SET, TRAVELLING_TYPES
-from careledger.fhir.facts import Facts
+from careledger.fhir.facts import Facts, Interaction
 from careledger.fhir.filing import Filing
 from careledger.fhir.reading import HeaderValue, Issue, RecordDraft
-from careledger.fhir.references import Index
 from careledger.fhir.sensitivity import BASIS_CODES
 
 _PER_RESOURCE_BYTES = 64
@@ -45,12 +43,12 @@ class _Group:
         self.members: list[Facts] = []
 
 
-def group(filing: Filing, support: Index, *, origin: Origin, bytes_max: int) -> list[RecordDraft]:
+def group(filing: Filing, *, origin: Origin, bytes_max: int) -> list[RecordDraft]:
     """The drafts in the order in which their first resource stands in the file, older versions first.
 
     A record that would not fit into `bytes_max` is divided, in order, into several of the same interaction.
     """
-    travels = _travellers(filing, support)
+    travels = _travellers(filing)
     groups: dict[tuple[str, str, int], _Group] = {}
     goals = _goals(filing)
     for facts in sorted(filing.entries, key=lambda f: -f.older):
@@ -83,33 +81,20 @@ class _Travels:
         self.unreferenced = unreferenced
 
 
-def _travellers(filing: Filing, support: Index) -> _Travels:
+def _travellers(filing: Filing) -> _Travels:
     """For each resource the travelling ones it needs, transitively; and those of this file that nobody needs."""
-    needs: dict[Facts, list[Facts]] = {}
-
-    def direct(facts: Facts) -> list[Facts]:
-        if facts not in needs:
-            found = [
-                target
-                for url in facts.references
-                if (target := filing.index.find(url, facts.base) or support.find(url, facts.base)) is not None
-                and target.resource_type in TRAVELLING_TYPES
-            ]
-            needs[facts] = list(dict.fromkeys(found))
-        return needs[facts]
-
     of: dict[Facts, list[Facts]] = {}
     seen: set[Facts] = set()
     for facts in filing.entries:
         if facts.resource_type in TRAVELLING_TYPES:
             continue
         reached: dict[Facts, None] = {}
-        waiting = list(direct(facts))
+        waiting = filing.travelling(facts)
         while waiting:
             one = waiting.pop()
             if one not in reached:
                 reached[one] = None
-                waiting += direct(one)
+                waiting += filing.travelling(one)
         of[facts] = list(reached)
         seen.update(reached)
     unreferenced = {f for f in filing.entries if f.resource_type in TRAVELLING_TYPES and f not in seen}
@@ -151,20 +136,21 @@ def _interaction_key(facts: Facts, filing: Filing, goals: Mapping[Facts, Facts])
 
 
 def _parts(one: _Group, travels: _Travels, bytes_max: int) -> list[list[Facts]]:
+    if sum(_size(f) + sum(map(_size, travels.of[f])) for f in one.members) <= bytes_max:
+        return [one.members]
     parts: list[list[Facts]] = []
-    size = bytes_max + 1
+    size = 0
     carried: set[Facts] = set()
     for facts in one.members:
-        fresh = [f for f in (facts, *travels.of[facts]) if f not in carried]
-        more = sum(_size(f) for f in fresh)
+        needed = {facts, *travels.of[facts]}
+        more = sum(map(_size, needed - carried))
         if not parts or size + more > bytes_max:
             parts.append([])
             size, carried = 0, set()
-            fresh = [facts, *travels.of[facts]]
-            more = sum(_size(f) for f in fresh)
+            more = sum(map(_size, needed))
         parts[-1].append(facts)
         size += more
-        carried.update(fresh)
+        carried |= needed
     return parts
 
 
@@ -223,24 +209,25 @@ def _interaction(one: _Group, filing: Filing, *, bare: bool) -> dict[str, Header
     if one.encounter is None or one.encounter.interaction is None:
         return {"start": one.key[1:]} if one.key.startswith("d") else {}
     stored = one.encounter.interaction
-    names = ("start", "end") if bare else ("start", "end", "class", "kind")
-    interaction: dict[str, HeaderValue] = {name: stored[name] for name in names if stored[name]}
+    shown = {"start": stored.start, "end": stored.end}
     if not bare:
-        places = _places(stored, one.encounter, filing)
-        if places:
-            interaction["places"] = places
+        shown |= {"class": stored.encounter_class, "kind": stored.kind}
+    interaction: dict[str, HeaderValue] = {name: value for name, value in shown.items() if value}
+    places = {} if bare else _places(stored, one.encounter, filing)
+    if places:
+        interaction["places"] = places
     return interaction
 
 
-def _places(stored: dict[str, Any], encounter: Facts, filing: Filing) -> dict[str, HeaderValue]:
-    """Where the clinician was, and the patient with them unless the visit was virtual; references, or names as written."""
-    found = [filing.index.find(r.url, encounter.base) for r in stored["place"] if r.url]
-    urls = [f.full_url for f in found if f is not None and f.full_url] + [r.url for r in stored["place"] if r.url]
-    place = next(iter(urls), "") or next((name for name in stored["shown"] if name), "")
+def _places(stored: Interaction, encounter: Facts, filing: Filing) -> dict[str, HeaderValue]:
+    """Where the clinician was, and the patient too unless the visit was virtual: references, or names as written."""
+    found = [filing.index.find(reference.url, encounter.base) for reference in stored.places if reference.url]
+    urls = [facts.full_url for facts in found if facts is not None] + [reference.url for reference in stored.places]
+    place = next((text for text in urls + stored.shown if text), "")
     if not place:
         return {}
-    if stored["class"] == _VIRTUAL:
+    if stored.encounter_class == _VIRTUAL:
         return {"clinician": place}
-    if stored["class"] == _HOME:
+    if stored.encounter_class == _HOME:
         return {"patient": "home", "clinician": "home"}
     return {"patient": place, "clinician": place}

@@ -45,7 +45,7 @@ def read_file(
         raise AssertionError(f"no compartment {options.default_compartment!r}")
     rows = Rows(name)
     data = source.unpack(data_chunks, bytes_max=options.inflated_bytes_max)
-    digest = hashlib.sha256(data).hexdigest()
+    import_id = options.import_id or hashlib.sha256(data).hexdigest()[:32]
     if options.as_document and source.is_ccda(data):
         data = bytearray(ccda_as_document(bytes(data), subject_url=options.subject_url or ""))
     cut = slices.cut(data, source.text_start(data))
@@ -58,12 +58,12 @@ def read_file(
     rows.refuse_errors(counts, keep_invalid=options.keep_invalid)
     index = Index(facts for facts in entries if not facts.older)
     subject = _subject(cut, entries, index, options)
-    filing = Filing(entries, index)
+    filing = Filing(entries, index, support)
     filing.file(default=options.default_compartment)
     _warn_about_links(entries, index)
-    origin = Origin(options.import_id or digest[:32], options.source or _base(subject, entries), subject.url)
+    origin = Origin(import_id, options.source or _base(subject, entries), subject.url)
     bytes_max = options.resource_bytes_max
-    records = group(filing, support, origin=origin, bytes_max=bytes_max)
+    records = group(filing, origin=origin, bytes_max=bytes_max)
     for facts in entries:
         rows.add_issues(facts)
     if cut.more_pages:
@@ -232,10 +232,10 @@ def _base(subject: Subject, entries: Sequence[Facts]) -> str:
 
 def _counted(counts: dict[str, int], entries: Sequence[Facts], records: Sequence[RecordDraft]) -> Counts:
     by_compartment = dict.fromkeys(CATEGORY_IDS, 0)
-    distinct: set[tuple[str, bytes]] = set()
+    distinct: set[int] = set()  # copies share one bytes object, and repeated entries are gone
     for record in records:
         by_compartment[record.compartment] += len(record.resources) - len(record.travelling)
-        distinct.update(record.resources)
+        distinct.update(id(resource) for _, resource in record.resources)
     return Counts(
         entries=counts["entries"],
         kept=len(entries),

@@ -133,7 +133,8 @@ class FileReading(msgspec.Struct, frozen=True):
 def resource_key(full_url: str, resource: bytes) -> str:
     """The identity of a kept resource: hex SHA-256 over its `fullUrl` (u16 big-endian length first) and exact bytes.
 
-    Two imports of the same bytes have the same keys, so that a client can skip what it already keeps.
+    Two imports of the same bytes have the same keys, so that a client can skip what it already keeps. A client that
+    also remembers the key under the `fullUrl` "" recognises the same bytes in NDJSON, which has no `fullUrl`.
     """
     url = full_url.encode()
     return hashlib.sha256(len(url).to_bytes(2, "big") + url + resource).hexdigest()

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from careledger.fhir.facts import Facts, Reference
 
+_UUID_LENGTH = 36
+
 
 class Index:
     """Facts by every spelling under which a reference may name them."""
@@ -18,13 +20,14 @@ class Index:
         self._by_url: dict[str, Facts] = {}
         self._by_type_id: dict[str, Facts | None] = {}
         self._by_identifier: dict[str, Facts] = {}
-        self._bases: set[str] = set()
         for facts in entries:
             self._add(facts)
 
     def _add(self, facts: Facts) -> None:
-        if facts.full_url:
-            self._by_url.setdefault(facts.full_url, facts)
+        # without a fullUrl (NDJSON, arrays) a UUID as id is what `urn:uuid:` references meant where the file came from
+        url = facts.full_url or (f"urn:uuid:{facts.id}" if len(facts.id) == _UUID_LENGTH else "")
+        if url:
+            self._by_url.setdefault(url, facts)
         if facts.id:
             key = f"{facts.resource_type}/{facts.id}"
             other = self._by_type_id.setdefault(key, facts)

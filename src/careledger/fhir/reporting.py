@@ -62,7 +62,12 @@ class Rows:
         first = self._first_error
         if first is None:
             return
-        known = Counts(**{name: counts[name] for name in ("entries", "skipped", "left_out", "invalid")})
+        known = Counts(
+            entries=counts["entries"],
+            skipped=counts["skipped"],
+            left_out=counts["left_out"],
+            invalid=counts["invalid"],
+        )
         raise MalformedError(first.code, first.message, details={"report": self.report(known), "errors": self._errors})
 
     def report(self, counts: Counts) -> Report:

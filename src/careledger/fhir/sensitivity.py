@@ -51,7 +51,7 @@ _CODES: dict[str, dict[str, str]] = {
         "mental": "171207006 35489007 370143000 231504006 47505003 310496002 79094001 225337009 718347000 736254008",
         "sexual": "86406008 72892002 19169002 79586000 714812005 169553002 65200003 31676001 310861008 165829005 "
         "269828009 76272004 "
-        # pregnancy and birth: visits, care plan, pre-eclampsia, test, viability scan, induction, delivery, mother's exam
+        # pregnancy and birth: visits, care plan, pre-eclampsia, test, scan, induction, delivery, mother's exam
         "424441002 424619006 169762003 183460006 134435003 398254007 252160004 169230002 31208007 66348005 5880005 "
         # ending a pregnancy; contraception: tubal ligation, implant and device removed or replaced
         "51116004 386394001 10383002 287664005 301807007 755621000000101 68254000",
@@ -130,10 +130,8 @@ def kind_of_labels(labels: Iterable[tuple[str, str]]) -> str:
     return most_closed(kinds)
 
 
-def kind_of_icd10(system: str, code: str) -> str:
+def kind_of_icd10(code: str) -> str:
     """The kind of an ICD-10 or ICD-10-CM code by its longest listed prefix, "" for others."""
-    if not _is_icd10(system):
-        return ""
     plain = code.replace(".", "").upper()
     for length in range(min(len(plain), 5), 0, -1):
         kind = _ICD10_PREFIXES.get(plain[:length])
@@ -143,7 +141,8 @@ def kind_of_icd10(system: str, code: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_icd10(system: str) -> bool:
+def is_icd10(system: str) -> bool:
+    """Whether a coding's system is ICD-10 or one of its national editions."""
     return _ICD10_SYSTEM.search(system) is not None
 
 

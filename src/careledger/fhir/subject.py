@@ -64,7 +64,7 @@ def _url(patient: Facts) -> str:
 
 
 def _key(reference: Reference, facts: Facts, index: Index) -> tuple[str, Facts | None]:
-    """The person a subject reference names: the Patient entry's url, else the reference made absolute; "" for others."""
+    """The person a subject reference names: the Patient entry's url, else the reference made absolute; else ""."""
     found = index.find_reference(reference, facts.base, resource_type="Patient")
     if found is not None:
         return (_url(found), found) if found.resource_type == "Patient" else ("", None)

@@ -27,6 +27,8 @@ _TEXT_KEYS = frozenset({"display", "text", "valueString", "description", "commen
 _ATTACHMENT_KEYS = frozenset(
     {"attachment", "content", "presentedForm", "photo", "valueAttachment", "image", "sourceAttachment"}
 )
+_CODING_KEYS = frozenset({"system", "version", "code", "display", "userSelected"})
+_NO_TRIE: Trie = {}
 _EXTENSION_KEYS = frozenset({"extension", "modifierExtension"})
 _WORDS_LENGTH_MAX = 4096
 """Longer texts are searched for words without remembering them."""
@@ -105,7 +107,7 @@ def _locate(node: Any, path: str, paths: dict[int, str]) -> None:
 
 def _resource(found: Survey, tree: dict[str, Any], depth: int) -> None:
     name = tree.get("resourceType")
-    trie = found.tries.get(name) if isinstance(name, str) else None
+    trie = found.tries.get(name, _NO_TRIE) if isinstance(name, str) else _NO_TRIE
     identifier = tree.get("id")
     if identifier is not None and not (isinstance(identifier, str) and _ID.fullmatch(identifier)):
         found.faults.append((tree, "id", "bad-id", "is not 1 to 64 letters, digits, hyphens or dots"))
@@ -136,7 +138,7 @@ def _labels(found: Survey, codings: Any) -> None:
                     _labels(found, [extension.get("valueCoding")])
 
 
-def _visit(found: Survey, node: dict[str, Any], trie: Trie | None, depth: int) -> None:
+def _visit(found: Survey, node: dict[str, Any], trie: Trie, depth: int) -> None:
     if depth > DEPTH_MAX:
         raise TooDeepError
     if not node:
@@ -145,32 +147,49 @@ def _visit(found: Survey, node: dict[str, Any], trie: Trie | None, depth: int) -
     for key, value in node.items():
         kind = type(value)
         if kind is str:
-            if key == "code":
-                _code(found, node, value, trie)
-            elif key in ("display", "text"):
-                _words(found, value)
-            elif key == "reference":
-                _reference(found, node, value)
-            elif trie is not None and key in trie:
+            if key in trie:
                 _bound(found, node, key, value, trie)
+            handle = _STRING_HANDLERS.get(key)
+            if handle is not None:
+                handle(found, node, value)
             elif value[4:5] == "-" and value[8:10] > "28" and key not in _TEXT_KEYS:
                 _date(found, node, key, value)
-            elif key == "div":
-                _narrative(found, node, value)
         elif kind is dict:
-            below = trie.get(key) if trie is not None else None
-            if below is not None and type(below) is not dict:
+            if len(value) == 1 and "reference" in value and type(value["reference"]) is str:
+                _reference(found, value, value["reference"])
+                continue
+            below = trie.get(key, _NO_TRIE)
+            if type(below) is not dict:
                 _bound(found, node, key, value, trie)
-                below = None
+                below = _NO_TRIE
             if key in _ATTACHMENT_KEYS:
                 _attachment(found, value)
             _visit(found, value, below, depth + 1)
         elif kind is list:
-            _items(found, node, key, value, trie, depth)
+            if key == "coding":
+                _codings(found, value, depth)
+            else:
+                _items(found, node, key, value, trie, depth)
 
 
-def _items(found: Survey, node: dict[str, Any], key: str, items: list[Any], trie: Trie | None, depth: int) -> None:
-    below = trie.get(key) if trie is not None else None
+def _codings(found: Survey, codings: list[Any], depth: int) -> None:
+    """The commonest list of all, without a call for each element; anything unusual goes the ordinary way."""
+    for coding in codings:
+        if type(coding) is not dict:
+            continue
+        if not coding or not coding.keys() <= _CODING_KEYS or depth >= DEPTH_MAX:
+            _visit(found, coding, _NO_TRIE, depth + 1)
+            continue
+        code, display = coding.get("code"), coding.get("display")
+        if type(code) is str:
+            _code(found, coding, code)
+        if type(display) is str:
+            _words(found, coding, display)
+
+
+def _items(  # noqa: PLR0917 - called for every list of every resource: keyword arguments cost a tenth of the walk
+    found: Survey, node: dict[str, Any], key: str, items: list[Any], trie: Trie, depth: int
+) -> None:
     if key == "contained":
         _contained(found, node, items, depth)
         return
@@ -179,10 +198,11 @@ def _items(found: Survey, node: dict[str, Any], key: str, items: list[Any], trie
             if type(item) is dict:
                 _extension(found, item, depth)
         return
-    if below is not None and type(below) is not dict:
+    below = trie.get(key, _NO_TRIE)
+    if type(below) is not dict:
         for item in items:
             _bound(found, node, key, item, trie)
-        below = None
+        below = _NO_TRIE
     attachments = key in _ATTACHMENT_KEYS
     for item in items:
         kind = type(item)
@@ -194,7 +214,7 @@ def _items(found: Survey, node: dict[str, Any], key: str, items: list[Any], trie
             else:
                 _visit(found, item, below, depth + 1)
         elif kind is list:
-            _items(found, node, key, item, trie, depth + 1)
+            _items(found, node, key, item, _NO_TRIE, depth + 1)
 
 
 def _nested(found: Survey, item: dict[str, Any], depth: int) -> None:
@@ -205,7 +225,7 @@ def _nested(found: Survey, item: dict[str, Any], depth: int) -> None:
         item = {key: value for key, value in item.items() if key != "resource"}
         if not item:
             return
-    _visit(found, item, None, depth + 1)
+    _visit(found, item, _NO_TRIE, depth + 1)
 
 
 def _contained(found: Survey, node: dict[str, Any], items: list[Any], depth: int) -> None:
@@ -225,29 +245,27 @@ def _extension(found: Survey, extension: dict[str, Any], depth: int) -> None:
         found.faults.append((extension, "", "extension", "needs exactly one of a value or inner extensions"))
     if extension.get("url") == sensitivity.INLINE_LABEL_URL:
         _labels(found, [extension.get("valueCoding")])
-    _visit(found, extension, None, depth + 1)
+    _visit(found, extension, _NO_TRIE, depth + 1)
 
 
 def _only_primitive_extra(extension: dict[str, Any]) -> bool:
     return not any(key.startswith("value") for key in extension)
 
 
-def _code(found: Survey, node: dict[str, Any], code: str, trie: Trie | None) -> None:
-    if trie is not None and "code" in trie:
-        _bound(found, node, "code", code, trie)
-    listed = sensitivity.SENSITIVE_CODES.get(code)
+def _code(found: Survey, node: dict[str, Any], code: str) -> None:
     system = node.get("system")
+    listed = sensitivity.SENSITIVE_CODES.get(code)
     if listed is not None and system == listed[0]:
         kind = listed[1]
-    elif type(system) is str and ("icd" in system or "ICD" in system or "2.16.840" in system):
-        kind = sensitivity.kind_of_icd10(system, code)
+    elif type(system) is str and sensitivity.is_icd10(system):
+        kind = sensitivity.kind_of_icd10(code)
     else:
         return
     if kind:
         found.code_kind = sensitivity.most_closed((found.code_kind, kind))
 
 
-def _words(found: Survey, text: str) -> None:
+def _words(found: Survey, node: dict[str, Any], text: str) -> None:
     if len(text) > _WORDS_LENGTH_MAX:
         kind = sensitivity.kind_of_words.__wrapped__(text)
     else:
@@ -265,8 +283,7 @@ def _reference(found: Survey, node: dict[str, Any], value: str) -> None:
         found.faults.append((node, "reference", "reference", "is not a well-formed reference"))
 
 
-def _bound(found: Survey, node: dict[str, Any], key: str, value: Any, trie: Trie | None) -> None:
-    assert trie is not None
+def _bound(found: Survey, node: dict[str, Any], key: str, value: Any, trie: Trie) -> None:
     bound = trie[key]
     if type(bound) is frozenset:
         if type(value) is str and value not in bound:
@@ -291,6 +308,9 @@ def _narrative(found: Survey, node: dict[str, Any], div: str) -> None:
     fault = narrative_fault(div)
     if fault:
         found.faults.append((node, "div", "narrative", fault))
+
+
+_STRING_HANDLERS = {"code": _code, "display": _words, "text": _words, "reference": _reference, "div": _narrative}
 
 
 def _attachment(found: Survey, value: dict[str, Any]) -> None:
