@@ -1,11 +1,13 @@
 """Sync between custodians: what one kept while another was down, handed on as it came and proven again on arrival.
 
-A node asks each peer from the index where it left off. The peer logs that it hands something out, then hands out the
-documents, consent events and submissions of those subjects that both keep. Nothing is believed for coming from a
-peer: every item goes through the same checks as from its author or subject.
+A node asks each peer from the index where it left off; the peer names the documents, consent events and submissions
+of the subjects that both keep. What the asker lacks it then asks for; the peer logs that it hands it out, and does.
+Nothing is believed for coming from a peer: every item goes through the same checks as from its author or subject.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,7 +19,7 @@ from careledger.custody.documents import Documents, Events
 from careledger.custody.reading import check_signed_read
 from careledger.custody.shelf import RecordRow, Shelf
 from careledger.custody.writer import Batch, Plan
-from careledger.errors import Error, MalformedError, NotFoundError, NotPermittedError, VerificationError
+from careledger.errors import Error, MalformedError, NotPermittedError, VerificationError
 from careledger.records import Submission, decode_submission, encode_submission
 from careledger.seal import Envelope, decode, sign, unb64
 from careledger.seal import encode as canonical
@@ -53,8 +55,16 @@ class Exchange:
         self._events = events
         self._acceptance = acceptance
 
-    def ask(self, to: str, *, since: int, signer: tuple[str, SigningKey], subject: str | None = None) -> SignedRead:
-        """The signed request for what `to` kept from its log index `since` on."""
+    def ask(
+        self,
+        to: str,
+        *,
+        since: int,
+        signer: tuple[str, SigningKey],
+        subject: str | None = None,
+        wanted: Sequence[int] = (),
+    ) -> SignedRead:
+        """The signed request for what `to` kept from its log index `since` on; for the items themselves if `wanted`."""
         request = SyncRequest(
             network=self.custodian.network,
             node=self.custodian.node,
@@ -63,6 +73,7 @@ class Exchange:
             time=self.custodian.now_ms(),
             nonce=self.custodian.rand(16).hex(),
             subject=msgspec.UNSET if subject is None else subject,
+            wanted=list(wanted) if wanted else msgspec.UNSET,
         )
         return SignedRead(canonical(sign(SyncRequest.TYPE, canonical(request), [signer])))
 
@@ -79,38 +90,43 @@ class Exchange:
             raise VerificationError("wrong-node", "the sync request is for another node")
         size = custodian.writer.frontier.size
         items, after = self._items(request, size)
-        if items:
+        if items and request.wanted is not msgspec.UNSET:
             await custodian.writer.submit(_HandedOut(custodian, signed.request, len(items), after))
         return SyncAnswer(items, after, size)
 
     def _items(self, request: SyncRequest, size: int) -> tuple[list[SyncItem], int]:
         subject = None if request.subject is msgspec.UNSET else self.custodian.people.subject(request.subject)
         found = self._index(request.since, size, subject, one=request.subject is not msgspec.UNSET)
+        wanted = None if request.wanted is msgspec.UNSET else set(request.wanted)
         items: list[SyncItem] = []
         total = 0
-        for index, kind, token in found:
+        for index, kind, token, name in found:
             if request.node not in self.custodian.people.custodians(token):
                 continue
             if len(items) >= ITEMS_MAX or total >= BYTES_MAX:
                 return items, index
-            item = SyncItem(index, kind, self._message(index, kind, token))
-            total += len(item.message)
+            if wanted is not None and index not in wanted:
+                continue
+            message = b"" if wanted is None else self._message(index, kind, token)
+            item = SyncItem(index, kind, name, message)
+            total += len(message)
             items.append(item)
         return items, size
 
-    def _index(self, since: int, size: int, subject: int | None, *, one: bool) -> list[tuple[int, str, str]]:
-        """(index, kind, subject's token) of everything kept in a range, in log order."""
+    def _index(self, since: int, size: int, subject: int | None, *, one: bool) -> list[tuple[int, str, str, bytes]]:
+        """(index, kind, subject's token, name) of everything kept in a range, in log order."""
         if one and subject is None:
             return []
         reading = self.custodian.store.reading
-        rows: list[tuple[int, str, str]] = []
-        for table, kind, column in (
-            ("documents", "document", "s.token = t.token"),
-            ("consent", "consent", "s.id = t.subject"),
-            ("submissions", "submission", "s.id = t.subject"),
+        rows: list[tuple[int, str, str, bytes]] = []
+        for table, kind, column, name in (
+            ("documents", "document", "s.token = t.token", "t.salt"),
+            ("consent", "consent", "s.id = t.subject", "t.message"),
+            ("submissions", "submission", "s.id = t.subject", "cast(t.author AS BLOB) || t.submission"),
         ):
             sql = (
-                f"SELECT t.entry, '{kind}', s.token FROM {table} t JOIN subjects s ON {column} "  # noqa: S608 - constants
+                f"SELECT t.entry, '{kind}', s.token, {name} "  # noqa: S608 - constants
+                f"FROM {table} t JOIN subjects s ON {column} "
                 "WHERE t.entry >= ? AND t.entry < ? AND (? IS NULL OR s.id = ?) ORDER BY t.entry LIMIT ?"
             )
             rows += reading.execute(sql, (since, size, subject, subject, ITEMS_MAX + 1)).fetchall()
@@ -160,12 +176,18 @@ class Exchange:
         row = self.custodian.store.reading.execute("SELECT cursor FROM peers WHERE node = ?", (peer,)).fetchone()
         return 0 if row is None else int(row[0])
 
-    async def take(self, peer: str, answer: SyncAnswer, *, whole: bool = True) -> list[Refused]:
-        """Keep what a peer handed out, each item proven as if it came from its author.
+    def missing(self, answer: SyncAnswer) -> list[int]:
+        """The indexes of those named items that this custodian does not keep yet."""
+        return [item.index for item in answer.items if not self._has(item.kind, item.name)]
 
-        Returns what did not prove itself. A passing failure of this node (UnavailableError) is raised and leaves the
-        cursor where it was; with `whole` the cursor then moves to the answer's `next`.
-        """
+    async def move_on(self, peer: str, after: int) -> None:
+        """Remember that everything of a peer below `after` was dealt with."""
+        if after != self.cursor(peer):
+            await self.custodian.writer.submit(_Cursor(peer, after))
+
+    async def take(self, peer: str, answer: SyncAnswer) -> list[Refused]:
+        """Keep what a peer handed out, each item proven as if it came from its author; returns what did not prove
+        itself. A passing failure of this node (UnavailableError) is raised: ask again later."""
         refused: list[Refused] = []
         for item in answer.items:
             try:
@@ -174,8 +196,6 @@ class Exchange:
                 if problem.http_status == 503:
                     raise
                 refused.append(Refused(item.index, item.kind, problem.code))
-        if whole and answer.next != self.cursor(peer):
-            await self.custodian.writer.submit(_Cursor(peer, answer.next))
         return refused
 
     async def _take_one(self, peer: str, item: SyncItem) -> None:
@@ -185,9 +205,7 @@ class Exchange:
             message = decode_event_message(item.message)
             await self._events.keep([message], subject=_subject_of(message.envelope), via=peer)
         elif item.kind == "submission":
-            submission = decode_submission(item.message)
-            if not self._has(submission):
-                await self._acceptance.accept(submission, via=peer)
+            await self._acceptance.accept(decode_submission(item.message), via=peer)
         else:
             raise MalformedError("unknown-type", f"a peer hands on something of kind {item.kind[:20]!r}")
 
@@ -196,21 +214,21 @@ class Exchange:
             message = _document_decoder.decode(data)
         except (msgspec.DecodeError, RecursionError, ValueError):
             raise MalformedError("not-msgpack", "a peer's document message does not parse") from None
-        try:
-            if self.custodian.people.document(message.token).salt == message.salt:
-                return
-        except NotFoundError:
-            pass
         await self._documents.keep(message)
 
-    def _has(self, submission: Submission) -> bool:
-        """Whether it is kept already, told before the costly checks: most of what peers hand on is."""
-        fields = msgspec.json.decode(unb64(decode(submission.envelope, Envelope, size_max=1 << 16).payload))
-        row = self.custodian.store.reading.execute(
-            "SELECT 1 FROM submissions WHERE author = ? AND submission = ?",
-            (str(fields.get("author")).partition("#")[0], bytes.fromhex(str(fields.get("submission")))),
-        ).fetchone()
-        return row is not None
+    def _has(self, kind: str, name: bytes) -> bool:
+        """Whether a named item is kept here: of most that peers name, it is."""
+        reading = self.custodian.store.reading
+        if kind == "document":
+            found = reading.execute("SELECT 1 FROM documents WHERE salt = ?", (name,))
+        elif kind == "consent":
+            found = reading.execute("SELECT 1 FROM consent WHERE message = ?", (name,))
+        else:
+            author, submission = name[:-16].decode("ascii", "replace"), name[-16:]
+            found = reading.execute(
+                "SELECT 1 FROM submissions WHERE author = ? AND submission = ?", (author, submission)
+            )
+        return found.fetchone() is not None
 
 
 class _HandedOut:

@@ -116,10 +116,9 @@ class Release:
             )
         return checked
 
-    async def answer(self, message: AccessMessage) -> AccessAnswer:
-        """Prove, decide, log, and answer. A denial is an answer too, with its receipt."""
-        checked = self.check(message)
-        fresh_key = SealingPublicKey(message.key)
+    async def answer(self, checked: CheckedRequest) -> AccessAnswer:
+        """Decide a proven request, log it, and answer. A denial is an answer too, with its receipt."""
+        fresh_key = SealingPublicKey(checked.key)
         job = _AccessJob(self, checked)
         done, committed = await self.custodian.writer.submit(job)
         assert isinstance(done, _Decided)

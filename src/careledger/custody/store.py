@@ -36,10 +36,12 @@ CREATE TABLE IF NOT EXISTS documents(
   token TEXT NOT NULL, sequence INTEGER NOT NULL, salt BLOB NOT NULL, document BLOB NOT NULL, key_box BLOB,
   managed BLOB, entry INTEGER NOT NULL, PRIMARY KEY(token, sequence)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS documents_entry ON documents(entry);
+CREATE INDEX IF NOT EXISTS documents_salt ON documents(salt);
 CREATE TABLE IF NOT EXISTS consent(
   subject INTEGER NOT NULL, seq INTEGER NOT NULL, message BLOB NOT NULL, event BLOB NOT NULL, entry INTEGER NOT NULL,
   PRIMARY KEY(subject, seq, message)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS consent_entry ON consent(entry);
+CREATE INDEX IF NOT EXISTS consent_message ON consent(message);
 CREATE TABLE IF NOT EXISTS submissions(
   id INTEGER PRIMARY KEY, submission BLOB NOT NULL, subject INTEGER NOT NULL, author TEXT NOT NULL,
   message BLOB NOT NULL, entry INTEGER NOT NULL, received INTEGER NOT NULL, envelope BLOB NOT NULL,

@@ -1,0 +1,156 @@
+"""A node's folder: what it is, its secrets, and the network it belongs to.
+
+node.json       token, member, address it listens on, URL others reach it by
+secrets.json    seeds of its four keys, mode 0600: whoever has them can sign as the node, but read no record
+genesis.json    the network, once it was founded or joined
+log.vkey        the key of its log, for anybody's verifier
+log/            the published log (C2SP tiles)      store/      main.db, keys.db
+directory/      its replica of the directory        witness.db  what it cosigned for others
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from careledger.directory import NodePart, log_origin
+from careledger.errors import MalformedError, NotFoundError
+from careledger.identity import NewIdentity, new_software
+from careledger.seal import SealingKey, SigningKey, b64, keyid, unb64
+from careledger.tlog import Cosigner, Ed25519SigningKey, Signer
+
+__all__ = ["NodeFolder", "NodeSecrets", "NodeSettings", "create_node", "write_private"]
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator may read and change: `url` is what the directory says, `host` and `port` what it listens on."""
+
+    token: str
+    url: str
+    host: str = "127.0.0.1"
+    port: int
+    sequence: int = 0
+    log_level: str = "info"
+    witnesses: list[str] = []
+    """URL and vkey (separated by a space) of public C2SP witnesses outside the network."""
+
+
+class NodeSecrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seeds in base64url: identity, sealing, log and witness keys are separate (DESIGN 5.1). `root` rotates them."""
+
+    identity: str
+    sealing: str
+    log: str
+    witness: str
+    root: str
+    former_sealing: dict[str, str] = {}
+    """keyid -> seed of sealing keys that kept release locks were sealed to."""
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a secret so that nobody else could read it at any moment; durable when it returns."""
+    aside = path.with_name(f".{path.name}.new")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(aside, path)
+
+
+def create_node(folder: Path, *, url: str, host: str, port: int, rand: Callable[[int], bytes]) -> NodePart:
+    """Draw a node's keys and write its folder; returns the public part for the founding.
+
+    Raises MalformedError `node-exists`: a folder is never written over.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "node.json").exists():
+        raise MalformedError("node-exists", f"{folder} holds a node already; choose another folder")
+    identity: NewIdentity = new_software(rand=rand)
+    device = identity.secrets.device
+    secrets = NodeSecrets(
+        identity=b64(device.sign),
+        sealing=b64(device.seal),
+        log=b64(rand(32)),
+        witness=b64(rand(32)),
+        root=b64(identity.secrets.root),
+    )
+    settings = NodeSettings(token=identity.token, url=url, host=host, port=port)
+    write_private(folder / "secrets.json", msgspec.json.format(msgspec.json.encode(secrets)))
+    part = NodePart(
+        inception=identity.envelope,
+        url=url,
+        log_key=SigningKey(unb64(secrets.log)).public,
+        witness_key=SigningKey(unb64(secrets.witness)).public,
+    )
+    (folder / "part.json").write_bytes(
+        msgspec.json.format(
+            msgspec.json.encode(
+                {
+                    "inception": identity.envelope,
+                    "url": url,
+                    "log_key": b64(part.log_key),
+                    "witness_key": b64(part.witness_key),
+                }
+            )
+        )
+    )
+    (folder / "node.json").write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
+    return part
+
+
+class NodeFolder:
+    """An existing node's folder. Raises NotFoundError `no-node`, MalformedError `bad-settings`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.settings = msgspec.json.decode((path / "node.json").read_bytes(), type=NodeSettings)
+            self.secrets = msgspec.json.decode((path / "secrets.json").read_bytes(), type=NodeSecrets)
+        except FileNotFoundError as missing:
+            raise NotFoundError(
+                "no-node", f"{path} holds no node ({Path(missing.filename).name} is missing); run careledger node init"
+            ) from None
+        except (msgspec.DecodeError, json.JSONDecodeError):
+            raise MalformedError("bad-settings", f"node.json or secrets.json in {path} does not parse") from None
+
+    @property
+    def genesis(self) -> bytes:
+        """The network's genesis. Raises NotFoundError `no-network`."""
+        try:
+            return (self.path / "genesis.json").read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(
+                "no-network", f"{self.path} belongs to no network yet: put the founders' genesis.json there"
+            ) from None
+
+    def join(self, genesis: bytes, *, network: str) -> None:
+        """Write genesis and log key: the node then belongs to that network."""
+        (self.path / "genesis.json").write_bytes(genesis)
+        vkey = self.log_signer(network).vkey
+        (self.path / "log.vkey").write_text(vkey + "\n", encoding="ascii")
+
+    @property
+    def signing_key(self) -> SigningKey:
+        return SigningKey(unb64(self.secrets.identity, size=32))
+
+    def sealing_keys(self) -> dict[str, SealingKey]:
+        """The sealing keys by keyid, the current one last."""
+        keys = {key_id: SealingKey(unb64(seed, size=32)) for key_id, seed in self.secrets.former_sealing.items()}
+        keys[keyid(self.settings.token, self.settings.sequence)] = SealingKey(unb64(self.secrets.sealing, size=32))
+        return keys
+
+    def log_signer(self, network: str) -> Signer:
+        """Signs checkpoints under the log's origin."""
+        return Signer(log_origin(network, self.settings.token), Ed25519SigningKey(unb64(self.secrets.log, size=32)))
+
+    def cosigner(self, network: str) -> Cosigner:
+        """Signs cosignatures for the other members' logs."""
+        return Cosigner(
+            log_origin(network, self.settings.token), Ed25519SigningKey(unb64(self.secrets.witness, size=32))
+        )
