@@ -28,11 +28,15 @@ from careledger.tlog import Verifier
 __all__ = ["Directory"]
 
 
+_Witnesses = tuple[dict[Token, MemberState], dict[Token, NodeState], dict[Token, list[Verifier]]]
+
+
 class Directory:
     """The directory's state at one height. Not safe for use while another thread applies a block."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._witnesses: _Witnesses | None = None
 
     @classmethod
     def from_genesis(cls, genesis: bytes) -> Directory:
@@ -44,13 +48,13 @@ class Directory:
 
         Raises VerificationError `wrong-network`, `bad-height`, `bad-time`, with the state left as it was.
         """
-        outcome, places = apply_block(self._state, block)
-        self.commit(outcome, places)
+        outcome = apply_block(self._state, block)
+        self.commit(outcome)
         return outcome.results
 
-    def commit(self, outcome: Outcome, places: list[str]) -> None:
+    def commit(self, outcome: Outcome) -> None:
         """Make an outcome that was computed on this very state (see `state`) the directory's."""
-        self._state.commit(outcome, places)
+        self._state.commit(outcome)
 
     @property
     def state(self) -> State:
@@ -157,23 +161,28 @@ class Directory:
         value = self._state.values.get(f"parameter/{name}")
         return value.at(self.height) if isinstance(value, ParameterState) else None
 
+    def integer(self, name: str) -> int:
+        """An integer parameter in force at this height."""
+        value = self.parameter(name)
+        if not isinstance(value, int):
+            raise AssertionError(f"the network has no integer parameter {name}")
+        return value
+
     def sequencer_verifier(self) -> Verifier | None:
         """The key that signs the block log's checkpoints: the sequencer node's log key under the block log's origin."""
         node = self.node(str(self.parameter("sequencer") or ""))
         return None if node is None else Verifier.ed25519(self.origin, unb64(node.log_key, size=32))
 
     def witnesses(self) -> dict[Token, list[Verifier]]:
-        """Each member's witness verifiers: those of its nodes that haven't forked."""
-        return {
-            member.token: [
-                Verifier.cosignature(
-                    log_origin(self.network, token), unb64(self._state.nodes[token].witness_key, size=32)
-                )
-                for token in member.nodes
-                if self.fork(token) is None
-            ]
-            for member in self.members()
-        }
+        """Each member's witness verifiers: those of its nodes that haven't forked. Not to be changed."""
+        known, (members, nodes) = self._witnesses, (self._state.members, self._state.nodes)
+        if known is None or known[0] is not members or known[1] is not nodes:
+            found = {
+                member.token: [self._witness(nodes[token]) for token in member.nodes if self.fork(token) is None]
+                for member in members.values()
+            }
+            known = self._witnesses = (members, nodes, found)
+        return known[2]
 
     def log_verifier(self, node: Token) -> Verifier | None:
         """The verifier of a node's log."""
@@ -189,29 +198,40 @@ class Directory:
         """The proof that (kind, id) is in the state map, or that it is not."""
         return self._state.state_map.prove(kind, ident)
 
-    def prove_state(self, kind: str, ident: str) -> StateProof:
-        """The value (None: absent) with everything that leads from it to the app hash."""
-        value = self._state.values.get(f"{kind}/{ident}")
+    def prove_state(self, kind: str, ident: str, *, height: int | None = None) -> StateProof:
+        """The value (None: absent) with everything that leads from it to the app hash.
+
+        `height`: as of that block instead of the newest, so that it fits a checkpoint that others have cosigned.
+        Raises NotFoundError `too-old`: more than 1024 blocks back.
+        """
+        at = self.height if height is None else height
+        state_map, frontier = self._state.roots_at(at)
+        value = self._state.value_at(f"{kind}/{ident}", at)
         return StateProof.build(
             kind=kind,
             ident=ident,
             value=None if value is None else encode(value),
-            proof=self.prove(kind, ident),
-            state_root=self._state.state_map.root,
-            events_root=self._state.frontier.root(),
+            proof=state_map.prove(kind, ident),
+            state_root=state_map.root,
+            events_root=frontier.root(),
         )
 
-    def history(self, kind: str, ident: str) -> list[EventProof]:
-        """Every change of (kind, id) since genesis, oldest first, each proven to be among the events."""
-        tree = self._state.event_tree
+    def history(self, kind: str, ident: str, *, height: int | None = None) -> list[EventProof]:
+        """Every change of (kind, id) since genesis, oldest first, each proven to be among the events.
+
+        `height` as in prove_state. That no change is missing is not proven.
+        """
+        state_map, frontier = self._state.roots_at(self.height if height is None else height)
+        tree = self._state.event_tree()
         return [
             EventProof.build(
                 event=self._state.events[index],
                 index=index,
-                size=tree.size,
-                hashes=tree.inclusion_proof(index),
-                state_root=self._state.state_map.root,
-                events_root=self._state.frontier.root(),
+                size=frontier.size,
+                hashes=tree.inclusion_proof(index, frontier.size),
+                state_root=state_map.root,
+                events_root=frontier.root(),
             )
             for index in self._state.event_places.get(f"{kind}/{ident}", [])
+            if index < frontier.size
         ]

@@ -71,9 +71,12 @@ class Execution:
         self._staging = Staging(state, height=height, time_ms=time_ms)
         self._results: list[TxResult] = []
 
-    def run(self, envelope: Envelope) -> TxResult:
-        """Execute one transaction; a refused one has changed nothing."""
-        result = _run(self._staging, envelope)
+    def run(self, envelope: Envelope, *, place: int | None = None) -> TxResult:
+        """Execute one transaction; a refused one has changed nothing.
+
+        `place`: where it will stand in the block, when refused ones are left out of it; else its number.
+        """
+        result = _run(self._staging, envelope, len(self._results) if place is None else place)
         self._results.append(result)
         return result
 
@@ -81,14 +84,9 @@ class Execution:
         """What the accepted transactions do, with every result in order."""
         return self._staging.outcome(self._results)
 
-    @property
-    def places(self) -> list[str]:
-        """The "kind/id" of each event of the outcome."""
-        return self._staging.places
 
-
-def apply_block(state: State, block: Block) -> tuple[Outcome, list[str]]:
-    """The outcome of a block on a state, which is left as it was, and the places of its events.
+def apply_block(state: State, block: Block) -> Outcome:
+    """The outcome of a block on a state, which is left as it was.
 
     Raises VerificationError `wrong-network`, `bad-height`, `bad-time`: the block doesn't follow the state.
     """
@@ -97,7 +95,7 @@ def apply_block(state: State, block: Block) -> tuple[Outcome, list[str]]:
     execution = Execution(state, height=block.height, time_ms=block.time)
     for envelope in block.transactions:
         execution.run(envelope)
-    return execution.outcome(), execution.places
+    return execution.outcome()
 
 
 def found_state(data: bytes) -> State:
@@ -112,7 +110,7 @@ def found_state(data: bytes) -> State:
         _found(staging, genesis)
     except Error as error:
         raise MalformedError("bad-genesis", f"the genesis does not hold: {error.message}") from error
-    state.commit(staging.outcome([]), staging.places)
+    state.commit(staging.outcome([]))
     return state
 
 
@@ -121,12 +119,12 @@ def _found(staging: Staging, genesis: Genesis) -> None:
         value = genesis.parameters[name]
         staging.put("parameter", name, ParameterState(v=1, name=name, value=value, activates=0, before=value))
     staging.keep()
-    for envelope in genesis.inceptions:
+    for index, envelope in enumerate(genesis.inceptions):
         parsed = parse_operation(envelope)
         known = staging.identity(parsed.token)
         applied = apply_parsed(known, parsed, network=staging.network, now_ms=staging.time_ms)
         store_identity(staging, applied, new_keys=True)
-        staging.keep()
+        staging.keep(index)
     for member in genesis.members:
         add_member(staging, member.token, member.roles, member.nodes)
         staging.keep()
@@ -135,14 +133,14 @@ def _found(staging: Staging, genesis: Genesis) -> None:
         raise MalformedError("bad-genesis", "the sequencer is no founder's node")
 
 
-def _run(staging: Staging, envelope: Envelope) -> TxResult:
+def _run(staging: Staging, envelope: Envelope, index: int) -> TxResult:
     try:
         _check_form(staging, envelope)
         _RULES[envelope.payloadType](staging, envelope)
     except Error as error:
         staging.drop()
         return TxResult(error.code, error.message)
-    staging.keep()
+    staging.keep(index)
     return _OK
 
 

@@ -7,7 +7,7 @@ state keeps what they commit to by hash and what speeds up reads; all of it foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
 from hashlib import sha256
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
@@ -24,16 +24,20 @@ from careledger.directory.values import (
     QuotaState,
     StateValue,
 )
+from careledger.errors import NotFoundError
 from careledger.identity import IdentityState
 from careledger.identity.fields import Hash, Milliseconds, Version
-from careledger.seal import Key, Payload, encode
+from careledger.seal import Key, Payload, decode, encode
 from careledger.tlog import Frontier, MemoryTree, leaf_hash
 
-__all__ = ["Event", "KeyList", "Outcome", "Staging", "State", "app_hash"]
+__all__ = ["RECENT_BLOCKS", "Event", "KeyList", "Outcome", "Staging", "State", "app_hash"]
 
 _APP_LABEL: Final = b"careledger/app/v1"
 _SILENT_KINDS: Final = frozenset({"quota"})
 """Counters that rules need and nobody asks the history of: in the map, not among the events."""
+
+RECENT_BLOCKS: Final = 1024
+"""Blocks that can be taken back or proven from: a head is cosigned within a second or two, so minutes suffice."""
 
 V = TypeVar("V")
 
@@ -67,6 +71,10 @@ class Outcome(NamedTuple):
     values: dict[str, StateValue]
     keys: dict[str, list[KeyList]]
     events: list[bytes]
+    places: list[str]
+    """The "kind/id" of each event."""
+    operations: list[tuple[str, int]]
+    """The token of each identity operation with the place of its transaction in the block."""
     state_map: StateMap
     frontier: Frontier
 
@@ -80,37 +88,124 @@ def app_hash(state_root: bytes, events_root: bytes) -> bytes:
     return sha256(_APP_LABEL + state_root + events_root).digest()
 
 
+class _Undo(NamedTuple):
+    """What stood before a block: enough to take it back, or to prove what was true at its predecessor."""
+
+    height: int
+    time_ms: int
+    values: dict[str, StateValue | None]
+    tokens: list[str]
+    state_map: StateMap
+    frontier: Frontier
+    members: dict[str, MemberState]
+    nodes: dict[str, NodeState]
+
+
 class State:
     """The values by "kind/id", the map and events tree over them, key lists, and the indexes of reads."""
 
     def __init__(self, network: str) -> None:
         self.network = network
-        self.height = 0
+        self.height = -1
         self.time_ms = 0
         self.values: dict[str, StateValue] = {}
         self.keys: dict[str, list[KeyList]] = {}
         self.state_map = StateMap()
         self.frontier = Frontier()
         self.events: list[bytes] = []
-        self.event_tree = MemoryTree()
         self.members: dict[str, MemberState] = {}
         self.nodes: dict[str, NodeState] = {}
         self.licences: dict[str, dict[str, LicenceState]] = {}
         self.event_places: dict[str, list[int]] = {}
+        self._event_tree = MemoryTree()
+        self._undo: deque[_Undo] = deque(maxlen=RECENT_BLOCKS)
 
-    def commit(self, outcome: Outcome, places: Sequence[str]) -> None:
-        """Make the outcome of the next block the state. `places`: the "kind/id" of each of its events."""
+    def commit(self, outcome: Outcome) -> None:
+        """Make the outcome of the next block the state."""
+        self._undo.append(
+            _Undo(
+                self.height,
+                self.time_ms,
+                {place: self.values.get(place) for place in outcome.values},
+                [token for token, lists in outcome.keys.items() for _ in lists],
+                self.state_map,
+                self.frontier,
+                self.members,
+                self.nodes,
+            )
+        )
+        # Copied rather than changed, since an undo and the cache of witnesses hold the old ones; they are small.
+        if any(isinstance(value, MemberState | NodeState | ForkMark) for value in outcome.values.values()):
+            self.members, self.nodes = dict(self.members), dict(self.nodes)
         self.height, self.time_ms = outcome.height, outcome.time_ms
         self.values.update(outcome.values)
         for token, lists in outcome.keys.items():
             self.keys.setdefault(token, []).extend(lists)
         self.state_map, self.frontier = outcome.state_map, outcome.frontier
-        for offset, place in enumerate(places):
+        for offset, place in enumerate(outcome.places):
             self.event_places.setdefault(place, []).append(len(self.events) + offset)
         self.events.extend(outcome.events)
-        self.event_tree.extend([leaf_hash(event) for event in outcome.events])
         for value in outcome.values.values():
             self._index(value)
+
+    def take_back(self, height: int) -> None:
+        """Return to an earlier height, at most RECENT_BLOCKS back, as if the blocks since had never been."""
+        while self.height > height:
+            undo = self._undo.pop()
+            self.height, self.time_ms = undo.height, undo.time_ms
+            self.state_map, self.frontier = undo.state_map, undo.frontier
+            self.members, self.nodes = undo.members, undo.nodes
+            for token in undo.tokens:
+                self.keys[token].pop()
+                if not self.keys[token]:
+                    del self.keys[token]
+            for place, before in undo.values.items():
+                self._restore(place, before)
+            for event in reversed(range(self.frontier.size, len(self.events))):
+                kind_id = _place_of(self.events[event])
+                self.event_places[kind_id].pop()
+                if not self.event_places[kind_id]:
+                    del self.event_places[kind_id]
+            del self.events[self.frontier.size :]
+            if self._event_tree.size > self.frontier.size:
+                self._event_tree = MemoryTree()
+
+    def roots_at(self, height: int) -> tuple[StateMap, Frontier]:
+        """The state map and the events' frontier as they were after block `height`.
+
+        Raises NotFoundError `too-old`: more than RECENT_BLOCKS back, or not yet reached.
+        """
+        if height == self.height:
+            return self.state_map, self.frontier
+        undo = next((undo for undo in self._undo if undo.height == height), None)
+        if undo is None:
+            raise NotFoundError("too-old", f"the state after block {height} is not kept: ask for a newer one")
+        return undo.state_map, undo.frontier
+
+    def value_at(self, place: str, height: int) -> StateValue | None:
+        """The value of "kind/id" after block `height`, one of the recent ones."""
+        for undo in self._undo:
+            if undo.height >= height and place in undo.values:
+                return undo.values[place]
+        return self.values.get(place)
+
+    def event_tree(self) -> MemoryTree:
+        """The tree over all events; brought up to date when somebody asks, since few do."""
+        missing = self.events[self._event_tree.size :]
+        self._event_tree.extend([leaf_hash(event) for event in missing])
+        return self._event_tree
+
+    def _restore(self, place: str, before: StateValue | None) -> None:
+        after = self.values[place]
+        if before is None:
+            del self.values[place]
+        else:
+            self.values[place] = before
+        if isinstance(after, LicenceState):
+            if isinstance(before, LicenceState):
+                self.licences[after.person][after.licence] = before
+            else:
+                del self.licences[after.person][after.licence]
 
     def _index(self, value: StateValue) -> None:
         if isinstance(value, MemberState):
@@ -119,6 +214,11 @@ class State:
             _keep_active(self.nodes, value.token, value, active=value.status == "active")
         elif isinstance(value, LicenceState):
             self.licences.setdefault(value.person, {})[value.licence] = value
+
+
+def _place_of(event: bytes) -> str:
+    found = decode(event, Event)
+    return f"{found.kind}/{found.id}"
 
 
 def _keep_active(table: dict[str, V], token: str, value: V, *, active: bool) -> None:
@@ -136,26 +236,29 @@ class Staging:
         self.network = base.network
         self.height = height
         self.time_ms = time_ms
-        self.places: list[str] = []
         self._values: dict[str, StateValue] = {}
         self._hashes: dict[bytes, bytes | None] = {}
         self._keys: dict[str, list[KeyList]] = {}
         self._events: list[bytes] = []
+        self._places: list[str] = []
+        self._operations: list[tuple[str, int]] = []
         self._tx_values: dict[str, StateValue] = {}
         self._tx_keys: dict[str, list[KeyList]] = {}
 
-    def keep(self) -> None:
-        """End a transaction that was accepted: its changes become part of the block, each with its event."""
+    def keep(self, index: int = 0) -> None:
+        """End transaction `index`, which was accepted: its changes become the block's, each with its event."""
         for place, value in self._tx_values.items():
             data = encode(value)
             digest = sha256(data)
             kind, _, ident = place.partition("/")
             self._values[place] = value
             self._hashes[map_key(kind, ident)] = digest.digest()
+            if kind == "identity":
+                self._operations.append((ident, index))
             if kind not in _SILENT_KINDS:
                 event = Event(v=1, height=self.height, time=self.time_ms, kind=kind, id=ident, value=digest.hexdigest())
                 self._events.append(encode(event))
-                self.places.append(place)
+                self._places.append(place)
         for token, lists in self._tx_keys.items():
             self._keys.setdefault(token, []).extend(lists)
         self.drop()
@@ -177,6 +280,8 @@ class Staging:
             self._values,
             self._keys,
             self._events,
+            self._places,
+            self._operations,
             self.base.state_map.updated(self._hashes),
             frontier,
         )
