@@ -42,7 +42,7 @@ def packages_installed() -> bool:
 @pytest.fixture(scope="module")
 def peer() -> Peer:
     """Runs jobs in one Node process and returns their values; a refusal is None."""
-    with (FOLDER / ".gitignore").open("rb") as lock:
+    with (FOLDER / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not install over each other
         if not packages_installed():
             install = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
