@@ -683,7 +683,7 @@ def vectors() -> dict[str, Any]:
     return {
         "source": "careledger; DESIGN 5.3",
         "section": "docs/spec/consent.md section 6",
-        "how": "written by hand in tests/vectors/make_consent_vectors.py: states, requests and every expectation",
+        "how_made": "written by hand in tests/vectors/make_consent_vectors.py: states, requests and every expectation",
         "states": STATES,
         "directories": DIRECTORIES,
         "manifests": MANIFESTS,
