@@ -121,7 +121,7 @@ class _Scanner:
 
     def _entry(self) -> int:
         """The entry the scanner is in: inside a container below the list of entries."""
-        return self.complete + 1 if self.entries_level and len(self.stack) >= self.entries_level else 0
+        return self.complete + 1 if self.entries_level > 0 and len(self.stack) >= self.entries_level else 0
 
     def _fault(self, kind: str, what: str, *, at: int | None = None) -> Fault:
         return Fault(kind, what, self.at if at is None else at, self._entry(), self.complete)

@@ -126,9 +126,12 @@ class Filing:
             facts.resource_type in ("Provenance", "Binary") and target.resource_type not in TRAVELLING_TYPES
         )
 
-    def in_sensitive_encounter(self, facts: Facts) -> bool:
+    def is_bare(self, facts: Facts) -> bool:
+        """An ordinary resource of a sensitive encounter: its record tells nothing of the visit and takes nobody along."""
         encounter = self.encounter.get(facts)
-        return encounter is not None and encounter.compartment in SENSITIVE_SET
+        return (
+            encounter is not None and encounter.compartment in SENSITIVE_SET and facts.compartment not in SENSITIVE_SET
+        )
 
 
 def _by_type(facts: Facts, default: str) -> str:

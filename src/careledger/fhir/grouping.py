@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from careledger.fhir.categories import CATEGORY_TABLE_VERSION, SENSITIVE_SET, TRAVELLING_TYPES
+from careledger.fhir.categories import CATEGORY_TABLE_VERSION, TRAVELLING_TYPES
 from careledger.fhir.facts import Facts, Interaction
 from careledger.fhir.filing import Filing
-from careledger.fhir.reading import HeaderValue, Issue, RecordDraft
+from careledger.fhir.reading import RECORD_RESOURCES_MAX, HeaderValue, Issue, RecordDraft
 from careledger.fhir.sensitivity import BASIS_CODES
 
 _PER_RESOURCE_BYTES = 64
@@ -89,7 +89,7 @@ def _travellers(filing: Filing) -> _Travels:
         if facts.resource_type in TRAVELLING_TYPES:
             continue
         reached: dict[Facts, None] = {}
-        waiting = filing.travelling(facts)
+        waiting = [] if filing.is_bare(facts) else filing.travelling(facts)
         while waiting:
             one = waiting.pop()
             if one not in reached:
@@ -136,7 +136,8 @@ def _interaction_key(facts: Facts, filing: Filing, goals: Mapping[Facts, Facts])
 
 
 def _parts(one: _Group, travels: _Travels, bytes_max: int) -> list[list[Facts]]:
-    if sum(_size(f) + sum(map(_size, travels.of[f])) for f in one.members) <= bytes_max:
+    whole = sum(1 + len(travels.of[f]) for f in one.members) <= RECORD_RESOURCES_MAX
+    if whole and sum(_size(f) + sum(map(_size, travels.of[f])) for f in one.members) <= bytes_max:
         return [one.members]
     parts: list[list[Facts]] = []
     size = 0
@@ -144,7 +145,7 @@ def _parts(one: _Group, travels: _Travels, bytes_max: int) -> list[list[Facts]]:
     for facts in one.members:
         needed = {facts, *travels.of[facts]}
         more = sum(map(_size, needed - carried))
-        if not parts or size + more > bytes_max:
+        if not parts or size + more > bytes_max or len(carried | needed) > RECORD_RESOURCES_MAX:
             parts.append([])
             size, carried = 0, set()
             more = sum(map(_size, needed))
@@ -159,16 +160,11 @@ def _size(facts: Facts) -> int:
 
 
 def _draft(one: _Group, members: Sequence[Facts], travels: _Travels, filing: Filing, origin: Origin) -> RecordDraft:
-    bare = one.compartment not in SENSITIVE_SET and any(filing.in_sensitive_encounter(facts) for facts in members)
     own = set(members)
-    companions: list[Facts] = []
-    if not bare:
-        companions = sorted(
-            {t for facts in members for t in travels.of[facts]} - own, key=lambda f: (f.number, f.full_url)
-        )
+    companions = sorted({t for facts in members for t in travels.of[facts]} - own, key=lambda f: (f.number, f.full_url))
     resources = [*members, *companions]
     travelling = list(range(len(members), len(resources)))
-    header = _header(one, resources, filing, origin, bare=bare)
+    header = _header(one, resources, filing, origin, bare=any(filing.is_bare(facts) for facts in members))
     header["travelling"] = list[HeaderValue](travelling)
     return RecordDraft(one.compartment, [(facts.full_url, facts.resource) for facts in resources], travelling, header)
 

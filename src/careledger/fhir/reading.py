@@ -26,6 +26,9 @@ RECORD_BYTES_MAX = 16 * 1024 * 1024
 RECORD_OVERHEAD_BYTES = 64 * 1024
 """Room that a record keeps for its header, salts and framing inside `RECORD_BYTES_MAX`."""
 
+RECORD_RESOURCES_MAX = 1000
+"""Resources in one record, copies included: more than any encounter has, well below what `records` takes (10,000)."""
+
 RESOURCE_BYTES_MAX = RECORD_BYTES_MAX - RECORD_OVERHEAD_BYTES
 
 ROWS_MAX = 1000

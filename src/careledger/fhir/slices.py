@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Literal
 
 import msgspec
 
@@ -66,7 +67,8 @@ class _Link(msgspec.Struct):
     relation: str = ""
 
 
-class _Bundle(msgspec.Struct, tag_field="resourceType", tag="Bundle"):
+class _Bundle(msgspec.Struct):
+    resourceType: Literal["Bundle"]
     type: str = ""
     entry: list[_Entry] = []
     link: list[_Link] = []
