@@ -16,7 +16,7 @@ from careledger.records import (
     encode_submission,
 )
 from careledger.records.checking import FUTURE_MS, SLICE
-from careledger.records.locks import Lock, encode_lock
+from careledger.records.locks import Lock, decode_lock, encode_lock
 from careledger.seal import SealingKey, SealingPublicKey, SigningKey, VerifyKey, encode, sign
 
 
@@ -209,6 +209,11 @@ def test_exactly_one_owner_lock_to_the_subject_is_asked_for(world: Any) -> None:
     second = encode_lock(replace(world.lock(submission, "owner"), box=b"another"))
     assert refusal(world, world.forge(submission, locks=[*submission.locks, second])) == "bad-lock"
     assert refusal(world, other_lock(world, submission, "owner", to="cl1author#2")) == "bad-lock"
+    others = [
+        encode_lock(replace(lock, to="cl1author#2")) if lock.use != "release" else encode_lock(lock)
+        for lock in map(decode_lock, submission.locks)
+    ]
+    assert refusal(world, world.forge(submission, locks=others)) == "bad-lock"
 
 
 def test_each_custodian_has_exactly_one_release_lock(world: Any) -> None:
