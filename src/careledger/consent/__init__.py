@@ -16,13 +16,7 @@ from careledger.consent.box import (
 )
 from careledger.consent.decision import (
     DENIALS,
-    ApprovalView,
-    ContributionView,
     Decision,
-    DirectoryView,
-    ManifestView,
-    RecordedDecision,
-    RequestView,
     covers,
     decide,
     decide_contribution,
@@ -65,6 +59,14 @@ from careledger.consent.subject import (
     make_revocation,
     make_revocation_with_rekey,
     remaining_grantees,
+)
+from careledger.consent.views import (
+    ApprovalView,
+    ContributionView,
+    DirectoryView,
+    ManifestView,
+    RecordedDecision,
+    RequestView,
 )
 
 __all__ = [
