@@ -91,8 +91,8 @@ class Race(Generic[T]):
         for task in self._running:
             task.cancel()
         if self._running:
-            done, _ = await asyncio.wait(self._running)
-            for task in done:
+            ended, _pending = await asyncio.wait(self._running)
+            for task in ended:
                 if not task.cancelled():
                     task.exception()  # nobody needs it any more, but asyncio would report it as forgotten
         self._running.clear()

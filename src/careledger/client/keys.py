@@ -232,6 +232,18 @@ class KeyFolder:
         shutil.rmtree(self.path / "state", ignore_errors=True)
         os.replace(aside, self.path / "state")
 
+    def join(self, network: str) -> None:
+        """Name the network of an identity that was made before its network was founded.
+
+        Raises ConflictError `other-network`.
+        """
+        if self.network not in ("", network):
+            raise ConflictError(
+                "other-network", f"{self.path} belongs to network {self.network[:16]}, not {network[:16]}"
+            )
+        self.network = network
+        _write(self.path / "identity.json", encode(_Public(v=1, network=network, token=self.token, kind=self.kind)))
+
     def check_passphrase(self, passphrase: str) -> None:
         """Raises NotPermittedError `wrong-passphrase`: asked again before what can't be undone."""
         unlock_with_passphrase(self.box, passphrase)

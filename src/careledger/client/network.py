@@ -253,6 +253,11 @@ class Network(Nodes):
             raise VerificationError("no-reading-key", f"organisation {token} has no reading key in its document")
         return identity.keyid, sealing_key([document.reading_key])
 
+    def remember(self, subject: Subject) -> None:
+        """Know a subject that was just made or changed here; what the directory proves replaces it when asked anew."""
+        self._identities[subject.token] = subject.identity
+        self._subjects[subject.token] = subject
+
     def forget(self, token: str) -> None:
         """Look an identity and its document up again next time."""
         self._identities.pop(token, None)

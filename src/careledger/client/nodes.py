@@ -174,6 +174,10 @@ class Nodes:
         answer = await self.wire.post(node.url, path, msgspec.msgpack.encode(message))
         return decoded(answer, kind, now_ms=self.now_ms)
 
+    def unpacked(self, answer: Answer, kind: type[T]) -> T:
+        """The MessagePack answer of an exchange made elsewhere; raises the refusal as one of our errors."""
+        return decoded(answer, kind, now_ms=self.now_ms)
+
     async def get(self, node: Node, path: str, kind: type[T]) -> T:
         """GET a MessagePack answer."""
         return decoded(await self.wire.get(node.url, path), kind, now_ms=self.now_ms)

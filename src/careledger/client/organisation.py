@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from careledger.client.keys import HeldKeys, State
-from careledger.client.network import Identity, Network
-from careledger.errors import MalformedError, NotFoundError, NotPermittedError, VerificationError
+from careledger.client.network import Network
+from careledger.errors import MalformedError, NotFoundError, NotPermittedError
 from careledger.identity import (
     AFFILIATION_MS_MAX,
     Document,
@@ -32,7 +32,6 @@ from careledger.seal import (
     encode,
     envelope_message_id,
     info,
-    keyid,
     parse_keyid,
 )
 
@@ -200,7 +199,8 @@ class Organisation:
     async def renew_reading_key(self) -> int:
         """Put a fresh reading key into the organisation's document, after somebody left; returns its sequence.
 
-        The seed is in the folder before the directory knows of it: a crash in between loses nothing.
+        The seed is in the folder before the directory knows of it: a crash in between loses nothing. Publish the
+        document afterwards (`enrolment.publish_organisation`).
         """
         seed = self.network.rand(_SEED_SIZE)
         subject = await self.network.subject(self.keys.token, fresh=True)
@@ -218,17 +218,5 @@ class Organisation:
         await self.network.transact([envelope])
         self.keys.sequence = sequence
         self.state.save("sequence", sequence)
-        await self.network.publish_document(self.keys.token, salt=salt, document=data, document_of=document)
+        self.state.save("document", (data, salt))
         return sequence
-
-
-def recipient_of(identity: Identity, document: Document | None) -> tuple[str, Key]:
-    """Whom a grant to this identity is sealed to: an organisation's reading key, anybody else's own.
-
-    Raises VerificationError `no-reading-key`.
-    """
-    if identity.kind != "organisation":
-        return identity.keyid, identity.keys_at(identity.state.sequence)[1]
-    if document is None or document.reading_key is msgspec.UNSET:
-        raise VerificationError("no-reading-key", f"organisation {identity.token} has no reading key in its document")
-    return keyid(identity.token, identity.state.sequence), document.reading_key

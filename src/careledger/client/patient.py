@@ -210,8 +210,8 @@ class Patient:
     ) -> Granted:
         """Let a person or organisation read or contribute to categories (names), or read single `records`.
 
-        `records` maps hex ids to K_consent (`Owner.consent_keys`); `joint` is (k, tokens of who must approve); `text` is
-        what the person saw, in `language`: its hash goes into the grant. The first acknowledgements make it usable.
+        `records` maps hex ids to K_consent (`Owner.consent_keys`); `joint` is (k, tokens of who must approve); `text`
+        is what the person saw, in `language`: its hash goes into the grant.
         Raises NotFoundError `unknown-category`, `unknown-identity`; VerificationError `bad-grant`; as `refresh`.
         """
         state = await self.refresh()

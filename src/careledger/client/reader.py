@@ -2,8 +2,8 @@
 
 A reader asks t custodians (more only when one is slow or wrong), believes none of them, and opens what any t of them
 released: receipts prove that the request was logged, commitments that the shares are the author's, the content root
-that the content is the signed one. Whoever answers wrongly is named. Keys of requests, shares and content keys are fresh
-for each open; the reader's own long-lived keys and other people's parsed public keys are kept.
+that the content is the signed one. Whoever answers wrongly is named. Keys of requests, shares and content keys are
+fresh for each open; the reader's own long-lived keys and other people's parsed public keys are kept.
 """
 
 from __future__ import annotations
