@@ -22,7 +22,7 @@ from careledger.records.disclosure import (
 from careledger.records.header import Contributor, Finding, Header, Interaction, Places
 from careledger.records.ids import record_id
 from careledger.records.keys import SubmissionKeys, compartment_key, consent_key
-from careledger.records.locks import Lock
+from careledger.records.locks import Lock, decode_lock
 from careledger.records.manifest import Manifest, SubmissionStatement, claimed_author, open_statement
 from careledger.records.opening import OpenedRecord, OpenedRecords, open_record, open_records, open_with_master
 from careledger.records.owner import check_owner
@@ -91,6 +91,7 @@ __all__ = [
     "consent_key",
     "content_root",
     "decode_disclosure",
+    "decode_lock",
     "decode_submission",
     "decode_view",
     "disclose",

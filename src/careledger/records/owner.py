@@ -28,6 +28,7 @@ def check_owner(
 
     `key` is the subject's sealing key, `compartment_keys` those of (compartment hex, epoch), `threshold` that of the
     subject's document number `subject_seq`. Expects all locks in the view, release locks excepted.
+    A compartment or epoch without a key is none of the subject's, and its consent lock false.
     Raises VerificationError `bad-owner-lock` with `details` {"shares": [record], "consent": [compartment]} saying what
     does not follow; `no-lock`, `not-openable` when the owner lock is missing or not for this key.
     """
@@ -50,8 +51,9 @@ def _false_consent_locks(
 ) -> set[str]:
     false: set[str] = set()
     for compartment, epoch in {(one.manifest.compartment, one.manifest.epoch) for one in submission.records}:
+        key = compartment_keys.get((compartment, epoch))
         try:
-            secret = submission.open_consent_lock(compartment, epoch, compartment_keys[compartment, epoch])
+            secret = b"" if key is None else submission.open_consent_lock(compartment, epoch, key)
         except VerificationError:
             secret = b""
         if secret != keys.compartment_secret(bytes.fromhex(compartment), epoch):

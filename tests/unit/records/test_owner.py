@@ -65,6 +65,12 @@ def test_another_secret_in_a_consent_lock_is_found(world: Any) -> None:
         assert error.details == {"consent": [compartment], "shares": []}
 
 
+def test_a_compartment_that_is_not_the_subjects_is_found(world: Any) -> None:
+    others = {place: key for place, key in world.compartment_keys.items() if place[0] != world.compartment}
+    error = finding(world, world.seal(2), compartment_keys=others)
+    assert error.details == {"consent": [world.compartment], "shares": []}
+
+
 def test_a_share_that_does_not_follow_is_found(world: Any) -> None:
     submission = world.seal(2)
     manifest = world.manifests(submission)[1]
