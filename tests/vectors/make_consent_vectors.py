@@ -122,6 +122,7 @@ ALL_GRANTS = grants(
     ("kim-2", "kim", {"compartments": [C["results"]]}),
     ("lou-1", "lou", {"compartments": [C["about"]]}),
     ("lou-2", "lou", {"compartments": [C["results"]], "rights": ["contribute", "read"]}),
+    ("lou-3", "lou", {"compartments": [C["about"]]}),
     ("max-1", "max", {"joint": {"k": 1, "tokens": [T["approver-1"]]}}),
     ("max-2", "max", {"compartments": [C["results"]]}),
     ("gone", "gone", {}),
@@ -293,6 +294,8 @@ def access_cases() -> None:
     one = ["r-about"]
     case("a grant to the person opens its compartment", ("grant", "ada", one))
     case("the grant named is the one used", ("grant", "ada", one), grant="ada")
+    case("of two grants that allow, the first given", ("grant", "lou-1", one), reader="lou")
+    case("of two grants that allow, the one named", ("grant", "lou-3", one), reader="lou", grant="lou-3")
     case("another purpose of the same grant", ("grant", "ada", one), purpose="ETREAT")
     case(
         "two records of two granted compartments",

@@ -154,7 +154,8 @@ def _apply(state: ConsentState, event: ConsentEvent, message_id: str) -> Consent
         case Grant():
             _check_grant(state, event)
             grants = {**state.grants, event.grant: GrantState(terms=event, event=message_id)}
-            return replace(state, grants=grants, by_grantee=_by_grantee(grants))
+            given = (*state.by_grantee.get(event.grantee, ()), event.grant)
+            return replace(state, grants=grants, by_grantee={**state.by_grantee, event.grantee: given})
         case Revoke():
             grant = state.grants.get(event.grant)
             if grant is None:
