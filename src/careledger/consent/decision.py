@@ -8,7 +8,7 @@ Source: DESIGN 5.3; docs/spec/consent.md; vectors/consent/decision.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -177,16 +177,30 @@ def covers(state: ConsentState, grant: Grant, manifest: ManifestView) -> bool:
 
     Says nothing on whether the grant stands, for which purpose and for whom.
     """
+    return _scope(state, grant)(manifest)
+
+
+def _scope(state: ConsentState, grant: Grant) -> Callable[[ManifestView], bool]:
+    """`covers` prepared for many manifests of one grant."""
     span = grant.range
-    if span is not UNSET:
-        if span.from_ is not UNSET and manifest.recorded < span.from_:
+    start = 0 if span is UNSET or span.from_ is UNSET else span.from_
+    end = None if span is UNSET or span.until is UNSET else span.until
+    records = None if grant.records is UNSET else frozenset(grant.records)
+    compartments = frozenset(grant.compartments or ())
+    filed, contested = state.filed, state.contested
+
+    def covered(manifest: ManifestView) -> bool:
+        recorded = manifest.recorded
+        if recorded < start or (end is not None and recorded >= end):
             return False
-        if span.until is not UNSET and manifest.recorded >= span.until:
-            return False
-    if grant.records is not UNSET:
-        return manifest.record in grant.records
-    compartments = grant.compartments or ()
-    return all(place in compartments for place in places_of(state, manifest))
+        record = manifest.record
+        if records is not None:
+            return record in records
+        if record in contested:
+            return compartments.issuperset(places_of(state, manifest))
+        return (filed.get(record) or manifest.compartment) in compartments
+
+    return covered
 
 
 def replay(
@@ -325,31 +339,31 @@ def _decide_by_grants(
     if not given:
         return _deny("no-grant")
     problems: list[str] = []
-    standing: list[tuple[str, Grant, bool]] = []
+    standing: list[tuple[str, Callable[[ManifestView], bool], bool]] = []
     for grant, found in given:
         problem = _standing_problem(found, request.purpose, now_ms)
         if problem:
             problems.append(problem)
         else:
-            standing.append((grant, found.terms, _approved(found.terms, directory, request, now_ms)))
-    allowing = [(grant, terms) for grant, terms, approved in standing if approved]
+            standing.append((grant, _scope(state, found.terms), _approved(found.terms, directory, request, now_ms)))
+    allowing = [(grant, scope) for grant, scope, approved in standing if approved]
     if request.records is None:
         if not allowing:
             return _deny(_first([*problems, *("not-enough-approvals" for _ in standing)]))
-        covered = tuple(item.record for item in manifests if any(covers(state, terms, item) for _, terms in allowing))
+        covered = tuple(item.record for item in manifests if any(scope(item) for _, scope in allowing))
         return Decision(allow=True, reason="grant", grant=allowing[0][0], covered=covered)
     by_record = {item.record: item for item in manifests}
     used: str | None = None
     denials: list[str] = []
     for record in request.records:
         manifest = by_record.get(record)
-        winner = next((g for g, terms in allowing if manifest is not None and covers(state, terms, manifest)), None)
+        winner = next((grant for grant, scope in allowing if manifest is not None and scope(manifest)), None)
         if winner is not None:
             used = used or winner
             continue
         reasons = list(problems)
-        for _, terms, _ in standing:
-            in_scope = manifest is not None and covers(state, terms, manifest)
+        for _, scope, _ in standing:
+            in_scope = manifest is not None and scope(manifest)
             reasons.append("not-enough-approvals" if in_scope else "out-of-scope")
         denials.append(_first(reasons))
     if denials:
