@@ -41,6 +41,7 @@ __all__ = [
     "deactivate",
     "enrol_patient",
     "enrol_person",
+    "keep_organisation",
     "make_organisation",
     "publish_document",
     "rotate",
@@ -149,9 +150,19 @@ def make_organisation(
     The network is not known before the founding: call `folder.join(network.id)` after it, then `publish_organisation`.
     """
     made = new_organisation(nodes=list(nodes), rand=rand, services=services)
+    return keep_organisation(path, made, network="", passphrase=passphrase, rand=rand), made.envelope
+
+
+def keep_organisation(
+    path: Path, made: NewIdentity, *, network: str, passphrase: str, rand: Callable[[int], bytes]
+) -> Enrolled:
+    """Put an organisation that was just made into a new folder, with its reading seed.
+
+    Raises ConflictError `folder-in-use`.
+    """
     folder = KeyFolder.create(
         path,
-        network="",
+        network=network,
         token=made.token,
         kind="organisation",
         device=made.secrets.device,
@@ -160,8 +171,9 @@ def make_organisation(
         rand=rand,
     )
     folder.save("document", (made.document, made.salt))
-    folder.save("reading", [(0, made.secrets.reading_seed)])
-    return Enrolled(token=made.token, folder=folder, kit=kit_code(made.secrets.root)), made.envelope
+    if made.secrets.reading_seed is not None:
+        folder.save("reading", [(0, made.secrets.reading_seed)])
+    return Enrolled(token=made.token, folder=folder, kit=kit_code(made.secrets.root))
 
 
 async def publish_organisation(network: Network, folder: KeyFolder) -> Spread[bytes]:

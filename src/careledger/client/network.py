@@ -8,6 +8,7 @@ a transaction about it, or when asked.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -29,6 +30,10 @@ from careledger.identity import (
     verify_key,
 )
 from careledger.seal import Envelope, Key, SealingPublicKey, VerifyKey, keyid, parse_keyid, sealing_key
+
+_AGREE_TRIES: Final = 20
+_AGREE_PAUSE_S: Final = 0.1
+"""A block is everywhere and cosigned within a second of being made."""
 
 T = TypeVar("T")
 
@@ -175,22 +180,24 @@ class Network(Nodes):
         if found is not None and not fresh:
             return found
         check_token(token)
-        identity = await self._looked_up(token)
-        proven = await self.proven("identity", token, IdentityState)
-        if proven is None:
-            raise NotFoundError("unknown-identity", f"the directory knows no identity {token}; check the token")
-        if identity.state.head != proven.head:  # it changed between the two questions
-            identity = await self._looked_up(token)
-        identity = msgspec.structs.replace(
-            identity, state=msgspec.structs.replace(identity.state, effective_at=proven.effective_at)
-        )
-        if identity.state != proven:
-            raise VerificationError(
-                "stale-directory", f"what a node shows of {token} is not what the directory proves; ask again"
-            )
+        identity = await self._proven_identity(token)
         _bound(self._identities)
         self._identities[token] = identity
         return identity
+
+    async def _proven_identity(self, token: str) -> Identity:
+        """Operations from some node, state from the proof; asked again while one is newer than the other."""
+        for _ in range(_AGREE_TRIES):
+            identity = await self._looked_up(token)
+            proven = await self.proven("identity", token, IdentityState)
+            if proven is not None and proven.head == identity.state.head:
+                state = msgspec.structs.replace(identity.state, effective_at=proven.effective_at)
+                if state == proven:
+                    return msgspec.structs.replace(identity, state=state)
+            await asyncio.sleep(_AGREE_PAUSE_S)
+        raise VerificationError(
+            "stale-directory", f"what a node shows of {token} is not what the directory proves; ask again"
+        )
 
     async def _looked_up(self, token: str) -> Identity:
         answer = await self.first_json(f"/v1/directory/identity/{token}", _IdentityAnswer)

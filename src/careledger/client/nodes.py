@@ -236,8 +236,57 @@ class Nodes:
         raise UnavailableError("directory-unreachable", f"no node took the transaction ({gist(failures)}); try again")
 
     async def directory_proof(self, kind: str, ident: str) -> DirectoryProof:
-        """What some node shows about (kind, id), unchecked: for `checked_proof`, and for exports."""
-        return await self.first_json(f"/v1/directory/proof/{kind}/{ident}", DirectoryProof)
+        """A proof of what the directory has of (kind, id), that it is absent included, once it checks out.
+
+        The sequencer's checkpoint usually carries enough cosignatures; else those that several nodes hold of the same
+        checkpoint are put together, so that no single node can keep a client from a proof. A head that was made just
+        now may lack them still: asked again for a while.
+        Raises VerificationError; UnavailableError `not-enough-cosignatures`, `directory-unreachable`.
+        """
+        refused: Error | None = None
+        for turn in range(_PROOF_TRIES):
+            older = "?cosigned=1" if turn >= _PROOF_TRIES // 2 else ""
+            path = f"/v1/directory/proof/{kind}/{ident}{older}"
+            try:
+                return await self._proof_round(path, kind, ident)
+            except UnavailableError as error:
+                refused = error
+            await asyncio.sleep(_PROOF_PAUSE_S)
+        assert refused is not None
+        raise refused
+
+    async def _proof_round(self, path: str, kind: str, ident: str) -> DirectoryProof:
+        first = self.nodes.get(str(self.genesis.parameters["sequencer"]))
+        others = [node for node in self.some_nodes() if node is not first]
+        failures: dict[str, Error] = {}
+        shown: list[DirectoryProof] = []
+        for group in ([first] if first is not None else []), others:
+            shown += await self._proofs_from(group, path, failures)
+            for proof in _merged(shown):
+                try:
+                    self.checked_proof(proof, kind=kind, ident=ident)
+                except Error as error:
+                    failures[f"{len(shown)} notes"] = error
+                    continue
+                return proof
+        for failure in failures.values():
+            if failure.code == "not-enough-cosignatures":
+                raise failure
+        raise UnavailableError("directory-unreachable", f"no node proved the directory's state ({gist(failures)})")
+
+    async def _proofs_from(self, nodes: Sequence[Node], path: str, failures: dict[str, Error]) -> list[DirectoryProof]:
+        answers = await asyncio.gather(
+            *(self.get_json(node, path, DirectoryProof) for node in nodes), return_exceptions=True
+        )
+        found = []
+        for node, answer in zip(nodes, answers, strict=True):
+            if isinstance(answer, DirectoryProof):
+                found.append(answer)
+            elif isinstance(answer, Error):
+                failures[node.token] = answer
+            else:
+                raise answer
+        return found
 
     def checked_proof(self, shown: DirectoryProof, *, kind: str, ident: str) -> tuple[DirectoryHead, bytes | None]:
         """The proven head and value (None: absent) of a proof.
@@ -260,19 +309,21 @@ class Nodes:
     async def proven(self, kind: str, ident: str, struct: type[P]) -> P | None:
         """The directory's newest value of (kind, id), proven; None when it is proven that there is none.
 
-        A head that was made just now may lack cosignatures: asked again for up to two seconds.
-        Raises VerificationError; UnavailableError `not-enough-cosignatures`, `directory-unreachable`.
+        Raises as `directory_proof`.
         """
-        refused: Error | None = None
-        for _ in range(_PROOF_TRIES):
-            try:
-                _, value = self.checked_proof(await self.directory_proof(kind, ident), kind=kind, ident=ident)
-            except UnavailableError as error:
-                if error.code != "not-enough-cosignatures":
-                    raise
-                refused = error
-                await asyncio.sleep(_PROOF_PAUSE_S)
-                continue
-            return None if value is None else decode(value, struct)
-        assert refused is not None
-        raise refused
+        _, value = self.checked_proof(await self.directory_proof(kind, ident), kind=kind, ident=ident)
+        return None if value is None else decode(value, struct)
+
+
+def _merged(shown: Sequence[DirectoryProof]) -> list[DirectoryProof]:
+    """One proof for each checkpoint text, with the signature lines that any of the nodes showed of it."""
+    by_text: dict[str, tuple[DirectoryProof, dict[str, None]]] = {}
+    for proof in shown:
+        text, gap, lines = proof.checkpoint.partition("\n\n")
+        if gap:
+            known = by_text.setdefault(text, (proof, {}))
+            known[1].update(dict.fromkeys(line for line in lines.split("\n") if line))
+    return [
+        DirectoryProof(proof=proof.proof, checkpoint=text + "\n\n" + "".join(line + "\n" for line in lines))
+        for text, (proof, lines) in by_text.items()
+    ]
