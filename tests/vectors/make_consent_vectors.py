@@ -59,7 +59,19 @@ T = {name: token(name) for name in PEOPLE + ORGANISATIONS}
 C = {name: hex16("compartment " + name) for name in ["about", "warnings", "results", "private", "inbox", "spare"]}
 R = {
     name: hex16("record " + name)
-    for name in ["r-about", "r-warn", "r-res", "r-priv", "r-inbox", "r-old", "r-moved", "r-torn", "r-none"]
+    for name in [
+        "r-about",
+        "r-warn",
+        "r-res",
+        "r-priv",
+        "r-inbox",
+        "r-old",
+        "r-moved",
+        "r-torn",
+        "r-first",
+        "r-late",
+        "r-none",
+    ]
 }
 HEAD = hex32("head")
 
@@ -207,6 +219,8 @@ MANIFESTS = {
     "r-torn": manifest("r-torn", "about"),
 }
 ALL = list(MANIFESTS)
+MANIFESTS["r-first"] = manifest("r-first", "about", NOW - 10 * DAY)
+MANIFESTS["r-late"] = manifest("r-late", "about", NOW - DAY)
 CASES: list[dict[str, Any]] = []
 CONTRIBUTIONS: list[dict[str, Any]] = []
 
@@ -404,6 +418,8 @@ def access_cases() -> None:
         head=[40, FORK_HEADS[0]],
     )
     case("within the range", ("grant", "fay", one), reader="fay")
+    case("at the beginning of the range", ("grant", "fay", ["r-first"]), reader="fay", records=["r-first"])
+    case("at the end of the range", "out-of-scope", reader="fay", records=["r-late"])
     case("before the range", "out-of-scope", reader="fay", records=["r-old"])
     # filing
     case("filed from the inbox into a granted compartment", ("grant", "ada", ["r-inbox"]), records=["r-inbox"])
@@ -466,6 +482,8 @@ def access_cases() -> None:
     case("stale comes before an unknown reader", "stale", reader="stranger", head=[41, hex32("newer")])
     case("heads compared a minute ago", ("grant", "ada", one), counters={"heads_age_ms": MINUTE})
     case("heads compared longer ago", "stale", counters={"heads_age_ms": MINUTE + 1})
+    shorter = {"heads_age_ms": MINUTE, "heads_age_max_ms": MINUTE - 1}
+    case("heads_age_max_ms is a parameter", "stale", counters=shorter)
     case("a directory a day old still opens", ("grant", "ada", one), directory="a-day")
     case("a directory older than a day", "stale", directory="over-a-day")
     case("stale_max_ms is a parameter", "stale", directory="a-day", counters={"stale_max_ms": DAY - 1})

@@ -122,20 +122,21 @@ def fold_fork(subject: str, events: Iterable[tuple[ConsentEvent, str]]) -> Conse
     breaks a rule within its own branch.
     """
     states: dict[str, ConsentState] = {NO_HEAD: EMPTY}
-    followed: set[str] = set()
+    parents: dict[str, list[str]] = {}
     # A predecessor has a smaller number, so ordering by number is topological; the id only makes errors repeatable.
     for event, message_id in sorted(events, key=lambda pair: (pair[0].seq, pair[1])):
         if event.subject != subject:
             raise VerificationError("wrong-subject", f"an event about {event.subject} is not of {subject}'s chain")
         if isinstance(event, Merge):
-            states[message_id] = _merged(states, event, message_id)
-            followed.update(event.prevs)
+            states[message_id] = _merged(states, parents, event, message_id)
+            parents[message_id] = event.prevs
             continue
         before = states.get(event.prev)
         if before is None:
             raise ConflictError("bad-prev", f"the event before number {event.seq} is missing: fetch the chain again")
         states[message_id] = fold(before, event, message_id)
-        followed.add(event.prev)
+        parents[message_id] = [event.prev]
+    followed = {parent for before in parents.values() for parent in before}
     heads = sorted(message_id for message_id in states if message_id not in followed)
     if len(heads) == 1:
         return states[heads[0]]
@@ -297,13 +298,33 @@ def _only_what_restricts(branches: Sequence[ConsentState]) -> ConsentState:
     )
 
 
-def _merged(states: Mapping[str, ConsentState], event: Merge, message_id: str) -> ConsentState:
+def _follows(parents: Mapping[str, Sequence[str]], later: str, earlier: str) -> bool:
+    """Whether `earlier` is among the events before `later`."""
+    seen: set[str] = set()
+    waiting = [later]
+    while waiting:
+        for parent in parents.get(waiting.pop(), ()):
+            if parent == earlier:
+                return True
+            if parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return False
+
+
+def _merged(
+    states: Mapping[str, ConsentState], parents: Mapping[str, Sequence[str]], event: Merge, message_id: str
+) -> ConsentState:
     """The kept branch, with what the other one had revoked, moved up an epoch or moved elsewhere. Grants that only
     the other branch had count as revoked, so that their ids can't be used again."""
     if any(prev not in states for prev in event.prevs):
         raise ConflictError("bad-prev", f"event {event.seq} merges an event that is missing: fetch the chain again")
     if event.prevs != sorted(set(event.prevs)) or event.keep not in event.prevs or event.prev != event.keep:
         raise VerificationError("bad-merge", f"event {event.seq} must name two heads in order and keep one of them")
+    if _follows(parents, *event.prevs) or _follows(parents, *reversed(event.prevs)):
+        raise VerificationError(
+            "bad-merge", f"event {event.seq} merges an event with one before it: that undoes, not merges"
+        )
     kept = states[event.keep]
     other = states[next(prev for prev in event.prevs if prev != event.keep)]
     if event.seq != max(kept.seq, other.seq) + 1:

@@ -279,6 +279,39 @@ def test_a_merge_must_name_both_heads_in_order_and_keep_one(fork: Fork) -> None:
         assert error.value.code == code, wrong
 
 
+def test_a_merge_cannot_roll_the_chain_back_to_an_earlier_event(fork: Fork) -> None:
+    head = fork.right[-1][1]
+    for earlier in (fork.right[0][1], fork.before[0][1], "00" * 32):
+        merge = consent.Merge(
+            network=fork.chain.writer.network,
+            subject=fork.chain.patient.token,
+            seq=6,
+            prev=earlier,
+            time=fork.chain.now,
+            prevs=sorted([earlier, head]),
+            keep=earlier,
+        )
+        with pytest.raises(VerificationError) as error:
+            fold_fork(fork.chain.patient.token, [*fork.all(), (merge, "44" * 32)])
+        assert error.value.code == "bad-merge"
+
+
+def test_an_event_that_comes_late_on_a_merged_branch_forks_again_and_can_be_merged(fork: Fork) -> None:
+    chain = fork.chain
+    after_left = fold(fork.base, *fork.left[0])
+    late = chain.read(consent.make_revocation(chain.writer, after_left, fork.kept.grant, now_ms=chain.now))
+    merged, merge = fork.merged(fork.right[-1][1])
+    events = [*fork.all(), merge, late]
+    state = fold_fork(chain.patient.token, events)
+    assert state.heads == tuple(sorted([merge[1], late[1]]))
+    assert state.grants[fork.kept.grant].revoked
+    again = chain.read(consent.make_merge(chain.writer, state, merge[1], now_ms=chain.now))
+    state = fold_fork(chain.patient.token, [again, *events])
+    assert not state.forked
+    assert state.grants[fork.kept.grant].revoked
+    assert state.seq == merged.seq + 1
+
+
 def test_a_record_filed_in_one_branch_needs_every_place_until_filed_again(chain: Any) -> None:
     record = "ab" * 16
     base = chain.state
