@@ -7,7 +7,7 @@ by the node that hands it out. Answers are MessagePack arrays.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -67,9 +67,10 @@ class ReadAudit(Payload, frozen=True, kw_only=True):
 
 
 class SyncRequest(Payload, frozen=True, kw_only=True):
-    """A node asks another for what it kept from log index `since` on, of subjects that both are custodians of.
+    """A node asks another what it kept from log index `since` on, of subjects that both are custodians of.
 
-    With `subject`, only what that subject's chain has (a request carried a newer head than the asker knows).
+    Without `wanted` the answer names the items, with it (log indexes from such an answer) it holds them. With
+    `subject`, only what is kept of that subject (a request carried a newer head than the asker knows).
     """
 
     TYPE: ClassVar[str] = _TYPE.format("sync")
@@ -82,6 +83,7 @@ class SyncRequest(Payload, frozen=True, kw_only=True):
     time: int
     nonce: str
     subject: str | msgspec.UnsetType = msgspec.UNSET
+    wanted: Annotated[list[int], msgspec.Meta(min_length=1, max_length=400)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class SignedRead(msgspec.Struct, frozen=True, array_like=True):
@@ -132,10 +134,15 @@ class DocumentMessage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SyncItem(msgspec.Struct, frozen=True, array_like=True):
-    """kind `document` (DocumentMessage), `consent` (EventMessage) or `submission` (Submission), in MessagePack."""
+    """kind `document` (DocumentMessage), `consent` (EventMessage) or `submission` (Submission), in MessagePack.
+
+    `name` tells an item without showing it: a document's salt, an event's message id, an
+    author's token, a slash and the submission's id in hex. `message` is empty unless the item was wanted.
+    """
 
     index: int
     kind: str
+    name: bytes
     message: bytes
 
 

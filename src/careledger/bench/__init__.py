@@ -1,1 +1,5 @@
-"""Placeholder; replaced by the part."""
+"""Measuring careledger as it runs: a network of separate processes, real disk syncs, figures with their spread."""
+
+from careledger.bench.world import World
+
+__all__ = ["World"]

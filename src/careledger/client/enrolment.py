@@ -181,7 +181,12 @@ async def publish_organisation(network: Network, folder: KeyFolder) -> Spread[by
     document, salt = folder.load("document", tuple[bytes, bytes]) or (b"", b"")
     if not document:
         raise NotFoundError("no-document", f"{folder.path} holds no document; it was made by other software")
-    message = DocumentMessage(token=folder.token, salt=salt, document=document)
+    return await publish_organisation_document(network, folder.token, document, salt)
+
+
+async def publish_organisation_document(network: Network, token: str, document: bytes, salt: bytes) -> Spread[bytes]:
+    """As `publish_organisation`, for a document that is at hand."""
+    message = DocumentMessage(token=token, salt=salt, document=document)
     return await _send_document(network, list(network.nodes.values()), lambda _: message, needed=1)
 
 

@@ -122,14 +122,15 @@ class Exchange:
         for table, kind, column, name in (
             ("documents", "document", "s.token = t.token", "t.salt"),
             ("consent", "consent", "s.id = t.subject", "t.message"),
-            ("submissions", "submission", "s.id = t.subject", "cast(t.author AS BLOB) || t.submission"),
+            ("submissions", "submission", "s.id = t.subject", "t.author || '/' || lower(hex(t.submission))"),
         ):
             sql = (
                 f"SELECT t.entry, '{kind}', s.token, {name} "  # noqa: S608 - constants
                 f"FROM {table} t JOIN subjects s ON {column} "
                 "WHERE t.entry >= ? AND t.entry < ? AND (? IS NULL OR s.id = ?) ORDER BY t.entry LIMIT ?"
             )
-            rows += reading.execute(sql, (since, size, subject, subject, ITEMS_MAX + 1)).fetchall()
+            found = reading.execute(sql, (since, size, subject, subject, ITEMS_MAX + 1))
+            rows += [(*row, name.encode() if isinstance(name, str) else name) for *row, name in found]
         return sorted(rows)
 
     def _message(self, index: int, kind: str, token: str) -> bytes:
@@ -224,9 +225,9 @@ class Exchange:
         elif kind == "consent":
             found = reading.execute("SELECT 1 FROM consent WHERE message = ?", (name,))
         else:
-            author, submission = name[:-16].decode("ascii", "replace"), name[-16:]
+            author, _, submission = name.decode("ascii", "replace").partition("/")
             found = reading.execute(
-                "SELECT 1 FROM submissions WHERE author = ? AND submission = ?", (author, submission)
+                "SELECT 1 FROM submissions WHERE author = ? AND submission = ?", (author, _unhex(submission))
             )
         return found.fetchone() is not None
 
@@ -277,3 +278,11 @@ def _subject_of(envelope: bytes) -> str:
 
 def _split(joined: bytes) -> list[bytes]:
     return [joined[at : at + 32] for at in range(0, len(joined), 32)]
+
+
+def _unhex(text: str) -> bytes:
+    """The id that a peer names; nothing (and so nothing found) when it isn't hex."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
