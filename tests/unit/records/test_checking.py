@@ -17,7 +17,7 @@ from careledger.records import (
 )
 from careledger.records.checking import FUTURE_MS, SLICE
 from careledger.records.locks import Lock, decode_lock, encode_lock
-from careledger.seal import SealingKey, SealingPublicKey, SigningKey, VerifyKey, encode, sign
+from careledger.seal import SealingKey, SealingPublicKey, SigningKey, VerifyKey, encode, share_commitment, sign
 
 
 def refusal(world: Any, submission: Any, **changes: Any) -> str:
@@ -279,6 +279,16 @@ def test_a_share_for_another_place_is_refused(world: Any) -> None:
     commitments = world.manifests(submission)[0].shares
     copied = world.change_manifest(swapped, 0, shares=[commitments[1], *commitments[1:]])
     assert refusal(world, copied, place=1) == "bad-share"
+
+
+def test_a_share_and_commitment_for_another_record_are_refused(world: Any) -> None:
+    """They match each other; but the share would be released under an id that the manifest does not have."""
+    submission = world.seal(1)
+    other = world.rand(16)
+    share = world.rand(32) + b"\x01"
+    moved = world.false_shares(submission, 1, lambda rows: [(other, c, share) for _, c, _ in rows])
+    commitments = [share_commitment(other, share).hex(), *world.manifests(submission)[0].shares[1:]]
+    assert refusal(world, world.change_manifest(moved, 0, shares=commitments)) == "bad-share"
 
 
 def test_a_custodian_that_is_told_another_place_refuses(world: Any) -> None:
