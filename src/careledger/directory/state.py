@@ -178,7 +178,7 @@ class State:
         if height == self.height:
             return self.state_map, self.frontier
         undo = next((undo for undo in self._undo if undo.height == height), None)
-        if undo is None:
+        if undo is None or height < 0:
             raise NotFoundError("too-old", f"the state after block {height} is not kept: ask for a newer one")
         return undo.state_map, undo.frontier
 

@@ -203,10 +203,10 @@ class World:
         }
         return party.as_node(Anchor(**fields))
 
-    def sequencer(self, folder: Path, by: int = 0, **more: Any) -> Sequencer:
+    def sequencer(self, place: Path, by: int = 0, **more: Any) -> Sequencer:
         party = self.parties[by]
         return Sequencer(
-            folder / f"sequencer-{by}.db",
+            place / f"sequencer-{by}.db",
             genesis=self.genesis,
             node=party.node,
             log_key=party.log_key,
@@ -215,10 +215,10 @@ class World:
             **more,
         )
 
-    def follower(self, folder: Path, by: int, **more: Any) -> Follower:
+    def follower(self, place: Path, by: int, **more: Any) -> Follower:
         party = self.parties[by]
         return Follower(
-            folder / f"follower-{by}.db", genesis=self.genesis, node=party.node, witness=party.witness_key, **more
+            place / f"follower-{by}.db", genesis=self.genesis, node=party.node, witness=party.witness_key, **more
         )
 
 

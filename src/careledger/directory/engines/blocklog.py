@@ -79,7 +79,7 @@ class Replica:
         return self.directory.height
 
     def blocks_after(self, height: int, *, limit: int = ACCEPT_BLOCKS_MAX) -> tuple[list[bytes], bytes] | None:
-        """Blocks after `height` and the signed checkpoint of the last of them, as `Follower.accept` takes them.
+        """Blocks after `height` and the cosigned checkpoint of the last of them, as `Follower.accept` takes them.
 
         At most about `limit` blocks, none beyond a change of sequencer; None when there is nothing newer.
         """
@@ -91,7 +91,7 @@ class Replica:
             if candidate.signer != first.signer:
                 break
             chosen = candidate
-        return list(self._store.blocks(height + 1, chosen.size)), chosen.note
+        return list(self._store.blocks(height + 1, chosen.size)), self.checkpoint(chosen.size)
 
     def block(self, height: int) -> bytes | None:
         """The exact bytes of a block."""
@@ -178,7 +178,7 @@ class Replica:
             raise wrong_block(height, "the store's last block has no checkpoint")
         self._compare(open_checkpoint(newest.note, verifier=signer), self._tail.root())
         if self._folder is not None:
-            self.repaired = self._folder.repair(files, self.checkpoint())
+            self.repaired = self._folder.repair(files, self.checkpoint(), size=height)
 
     def _execute(self, data: bytes) -> list[tuple[str, int]]:
         """Execute one block and make it the directory's; every transaction in it must be acceptable."""
@@ -222,7 +222,7 @@ class Replica:
         """After the commit: the log's tail and files. The files are derived, so that a crash here is repaired."""
         _, files = self._tail.append(blocks)
         if self._folder is not None:
-            self._folder.grow(files, self.checkpoint())
+            self._folder.grow(files, self.checkpoint(), size=self.height)
 
     def _publish_checkpoint(self, size: int) -> None:
         if self._folder is not None and size == self.height:

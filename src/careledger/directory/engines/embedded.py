@@ -252,8 +252,7 @@ class Follower(Replica):
             open_checkpoint(checkpoint, verifier=signer)
         except VerificationError as error:
             raise wrong_block(stated.size, f"its checkpoint is not the sequencer's ({error.code})") from error
-        root = root_of(leaf_hashes_of(list(self._store.blocks(1, stated.size))))
-        if root != stated.root or (mine is not None and note_text(mine.note) != stated.text):
+        if not self._agrees(stated, mine):
             kept = mine or self._store.newest_checkpoint()
             if kept is not None:
                 with self._store.writing():
@@ -267,6 +266,11 @@ class Follower(Replica):
         if line is None:
             raise wrong_block(stated.size, "this replica has not stopped at that height; ask for the newest checkpoint")
         return line
+
+    def _agrees(self, stated: Checkpoint, mine: StoredCheckpoint | None) -> bool:
+        if mine is not None:
+            return note_text(mine.note) == stated.text
+        return root_of(leaf_hashes_of(list(self._store.blocks(1, stated.size)))) == stated.root
 
 
 _TOO_LARGE: Final = TxResult("too-large", "the transaction is larger than a block may be")

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from careledger.errors import UnavailableError
-from careledger.tlog import CHECKPOINT_PATH
+from careledger.tlog import CHECKPOINT_PATH, TILE_WIDTH, edge_tiles, entries_path
 
 __all__ = ["LogFolder"]
 
-_PARTIALS_KEPT: Final = 4
-"""Growth steps whose partial files stay: readers of the last few checkpoints still find theirs."""
+_SIZES_KEPT: Final = 4
+"""Checkpoints whose partial files stay, so that who reads one while the log grows still finds them."""
 
 
 class LogFolder:
@@ -26,36 +26,34 @@ class LogFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partials: deque[list[str]] = deque()
+        self._sizes: deque[int] = deque()
 
-    def grow(self, files: Iterable[tuple[str, bytes]], checkpoint: bytes) -> None:
-        """Write what a growth step changed, then its checkpoint; drop partial files of steps long past."""
-        partial: list[str] = []
+    def grow(self, files: Iterable[tuple[str, bytes]], checkpoint: bytes, *, size: int) -> None:
+        """Write what growing to `size` entries changed, then the checkpoint; drop partial files of sizes long past."""
         for name, data in files:
             self._write(name, data)
-            if ".p/" in name:
-                partial.append(name)
         self._write(CHECKPOINT_PATH, checkpoint)
-        self._partials.append(partial)
-        while len(self._partials) > _PARTIALS_KEPT:
-            current = {name for step in list(self._partials)[1:] for name in step}
-            for name in self._partials.popleft():
-                if name not in current:
+        self._sizes.append(size)
+        while len(self._sizes) > _SIZES_KEPT:
+            past = self._sizes.popleft()
+            needed = {name for kept in self._sizes for name in _partial_files(kept)}
+            for name in _partial_files(past):
+                if name not in needed:
                     (self.path / name).unlink(missing_ok=True)
 
     def set_checkpoint(self, checkpoint: bytes) -> None:
         """The same tree with more cosignatures."""
         self._write(CHECKPOINT_PATH, checkpoint)
 
-    def repair(self, files: Mapping[str, bytes], checkpoint: bytes | None) -> list[str]:
+    def repair(self, files: Mapping[str, bytes], checkpoint: bytes, *, size: int) -> list[str]:
         """Write every file that is missing or differs, and the checkpoint; returns the names that were wrong."""
         wrong = [name for name, data in sorted(files.items()) if self._read(name) != data]
         for name in wrong:
             self._write(name, files[name])
-        if checkpoint is not None and self._read(CHECKPOINT_PATH) != checkpoint:
+        if self._read(CHECKPOINT_PATH) != checkpoint:
             self._write(CHECKPOINT_PATH, checkpoint)
             wrong.append(CHECKPOINT_PATH)
-        self._partials = deque([[name for name in files if ".p/" in name]])
+        self._sizes = deque([size])
         return wrong
 
     def _read(self, name: str) -> bytes | None:
@@ -73,3 +71,11 @@ class LogFolder:
             os.replace(aside, target)
         except OSError as error:
             raise UnavailableError("folder-failed", f"the log file {target} can't be written: {error}") from error
+
+
+def _partial_files(size: int) -> list[str]:
+    """The partial tiles and the partial bundle of a log of this size."""
+    names = [tile.path for tile in edge_tiles(size)]
+    if size % TILE_WIDTH:
+        names.append(entries_path(size // TILE_WIDTH, size % TILE_WIDTH))
+    return names
