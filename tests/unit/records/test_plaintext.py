@@ -157,8 +157,8 @@ def test_more_resources_or_header_than_allowed_are_refused_when_read() -> None:
     "fields",
     [
         {"unknown": 1},
-        {"v": 2},
-        {"salt": "AAAA"},
+        {"v": 1},
+        {"salt": "A" * 22},
         {"source": None},
         {"travelling": [2]},
         {"travelling": [-1]},
