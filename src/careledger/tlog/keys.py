@@ -18,7 +18,7 @@ _L = 2**252 + 27742317777372353535851937790883648493
 
 # The y coordinates of the eight points of small order: 1 (the neutral point), -1 (order 2), 0 (order 4) and the roots
 # of d·y^4 + 2·y^2 = 1 (order 8: doubling leads to y = 0).
-_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 _SMALL_ORDER_Y = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})
 
 
