@@ -83,6 +83,13 @@ def scan(data: bytes | bytearray) -> Fault | None:
     return _Scanner(data).run()
 
 
+def _plain(key: bytes) -> str:
+    try:
+        return msgspec.json.decode(key, type=str)
+    except (UnicodeDecodeError, msgspec.DecodeError):  # not UTF-8: compared as it stands
+        return key.decode("latin-1")
+
+
 class _Scanner:
     """A state machine over tokens; `stack` holds b"{" or b"[" of every open container."""
 
@@ -178,7 +185,7 @@ class _Scanner:
             return fault
         seen = self.keys[-1]
         if seen is not None:
-            key = msgspec.json.decode(bytes(self.data[start : self.at]), type=str)
+            key = _plain(bytes(self.data[start : self.at]))
             if key in seen:
                 return self._fault("duplicate-key", key, at=start)
             seen.add(key)

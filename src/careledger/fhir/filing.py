@@ -127,7 +127,7 @@ class Filing:
         )
 
     def is_bare(self, facts: Facts) -> bool:
-        """An ordinary resource of a sensitive encounter: its record tells nothing of the visit and takes nobody along."""
+        """An ordinary resource of a sensitive encounter: its record tells nothing of the visit, takes nobody along."""
         encounter = self.encounter.get(facts)
         return (
             encounter is not None and encounter.compartment in SENSITIVE_SET and facts.compartment not in SENSITIVE_SET

@@ -41,13 +41,13 @@ class Index:
         found = self._by_url.get(url)
         if found is not None or not url or url[0] == "#":
             return found
+        if is_conditional(url):
+            return self._conditional(url)
         url = without_version(url)
         if "://" in url:
             return self._by_url.get(url) or self._bare(url)
         if url.startswith("urn:"):
             return self._by_url.get(url)
-        if "?" in url:
-            return self._conditional(url)
         if base:
             return self._by_url.get(f"{base}/{url}") or self._unplaced(url)
         return self._by_type_id.get(url)
@@ -72,6 +72,11 @@ class Index:
         resource_type, _, query = url.partition("?")
         name, _, identifier = query.partition("=")
         return self._by_identifier.get(f"{resource_type}?{identifier}") if name == "identifier" else None
+
+
+def is_conditional(url: str) -> bool:
+    """A search instead of a reference, such as `Practitioner?identifier=http://npi|9`."""
+    return url.partition("?")[0].isalpha() and "?" in url
 
 
 def without_version(url: str) -> str:

@@ -39,7 +39,9 @@ _OTHER_FORMATS = (
 )
 
 _CDA_ROOT = re.compile(
-    rb"<(?:ClinicalDocument|section|component|entry|act|observation|organizer|encounter|procedure)\b"
+    rb"<(?:ClinicalDocument|section|component(?:Of)?|entry|act|observation|organizer|encounter|procedure|recordTarget|"
+    rb"author|informant|informationRecipient|participant|performer|custodian|documentationOf|inFulfillmentOf|"
+    rb"dataEnterer|(?:legalA|a)uthenticator)\b"
 )
 _CDA_TEMPLATE = b'<templateId root="2.16.840.1.113883.10.20'
 

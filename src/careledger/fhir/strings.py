@@ -33,7 +33,7 @@ def long_strings(resource: bytes, *, length_min: int = 8) -> set[str]:
     """
     try:
         tree = decode(resource)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return set()
     found: set[str] = set()
     waiting: list[tuple[str, Any]] = [("", tree)]

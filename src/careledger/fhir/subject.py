@@ -13,7 +13,7 @@ import msgspec
 from careledger.fhir.categories import R4_TYPES
 from careledger.fhir.facts import Facts, Reference
 from careledger.fhir.reading import PatientIdentity, refusal
-from careledger.fhir.references import Index, without_version
+from careledger.fhir.references import Index, is_conditional, without_version
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -77,10 +77,11 @@ def _key(reference: Reference, facts: Facts, index: Index) -> tuple[str, Facts |
         return f"Patient?identifier={reference.identifier}", None
     if url.startswith("urn:"):
         return url, None
-    stated_type = url.partition("?")[0] if "?" in url else url.rstrip("/").rpartition("/")[0].rpartition("/")[2]
+    conditional = is_conditional(url)
+    stated_type = url.partition("?")[0] if conditional else url.rstrip("/").rpartition("/")[0].rpartition("/")[2]
     if stated_type != "Patient" and stated_type in R4_TYPES:
         return "", None
-    return (f"{facts.base}/{url}" if facts.base and "://" not in url and "?" not in url else url), None
+    return (f"{facts.base}/{url}" if facts.base and not conditional and "://" not in url else url), None
 
 
 def _merged(keys: dict[str, int]) -> dict[str, int]:

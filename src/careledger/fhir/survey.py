@@ -19,7 +19,7 @@ from careledger.fhir.reading import Issue
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _REFERENCE = re.compile(
-    r"#[^\s]*|urn:[a-z0-9][a-z0-9-]*:\S+|[A-Za-z][A-Za-z0-9+.-]*://\S+|"
+    r"#\S*|[A-Za-z][A-Za-z0-9+.-]*:\S+|"
     r"[A-Z][A-Za-z]*/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?|[A-Z][A-Za-z]*\?\S+"
 )
 _DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:T.*)?")
