@@ -108,7 +108,7 @@ def decode_shares(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
         rows = _shares_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         rows = []
-    if not rows or _encoder.encode(rows) != data or any(len(share) != _SHARE_SIZE for _, _, share in rows):
+    if _encoder.encode(rows) != data or any(len(share) != _SHARE_SIZE for _, _, share in rows):
         raise VerificationError(
             "bad-share", "a custodian's lock opens, but does not carry shares; refuse the submission"
         )

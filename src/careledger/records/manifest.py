@@ -102,7 +102,6 @@ def open_statement(envelope: bytes, *, network: str, author_key: VerifyKey) -> S
         )
     if statement.author != keyid:
         raise VerificationError("wrong-author", "the submission names another author than the key that signed it")
-    unhex(statement.network, size=32)
     unhex(statement.submission, size=ID_SIZE)
     unhex(statement.nonce, size=ID_SIZE)
     unhex(statement.manifests_root, size=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -167,6 +168,8 @@ def test_a_leaf_standing_twice_is_refused(world: Any) -> None:
     doubled = replace(twice, ciphertexts=[*submission.ciphertexts, submission.ciphertexts[0]])
     assert refusal(world, doubled) == "duplicate"
     assert refusal(world, world.forge(submission, locks=[*submission.locks, submission.locks[0]])) == "duplicate"
+    shown_once = world.forge(submission, hidden_manifests=[sha256(submission.manifests[0]).digest()])
+    assert refusal(world, shown_once) == "duplicate"
 
 
 def test_a_manifest_standing_twice_at_one_leaf_is_refused(world: Any) -> None:
@@ -291,6 +294,17 @@ def test_a_share_and_commitment_for_another_record_are_refused(world: Any) -> No
     assert refusal(world, world.change_manifest(moved, 0, shares=commitments)) == "bad-share"
 
 
+@pytest.mark.parametrize("size", [8, 31, 33, 40])
+def test_a_share_of_another_size_is_refused_though_committed(world: Any, size: int) -> None:
+    """A reader would take it for the custodian's fault."""
+    submission = world.seal(1)
+    record = bytes.fromhex(world.manifests(submission)[0].record)
+    share = world.rand(size) + b"\x01"
+    lying = world.false_shares(submission, 1, lambda rows: [(r, c, share) for r, c, _ in rows])
+    commitments = [share_commitment(record, share).hex(), *world.manifests(submission)[0].shares[1:]]
+    assert refusal(world, world.change_manifest(lying, 0, shares=commitments)) == "bad-share"
+
+
 def test_a_custodian_that_is_told_another_place_refuses(world: Any) -> None:
     assert refusal(world, world.seal(1), place=1, custodian=world.custodians[1][0]) == "bad-share"
 
@@ -392,8 +406,6 @@ def test_a_ciphertext_that_is_not_the_signed_one_is_refused(world: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, 16, 16 + 97])
 def test_ciphertexts_of_unpadded_sizes_are_refused(world: Any, size: int) -> None:
-    from hashlib import sha256
-
     submission = world.seal(1)
     ciphertext = bytes(size)
     changed = world.change_manifest(

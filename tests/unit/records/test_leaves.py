@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from careledger.errors import VerificationError
-from careledger.records.leaves import arrange, check_leaves, filler, leaves_root, prove_leaf, verify_leaf
+from careledger.records.leaves import LEAVES_MAX, arrange, check_leaves, filler, leaves_root, prove_leaf, verify_leaf
 from careledger.records.view import leaf_tree
 
 SEED = bytes(range(32))
@@ -24,6 +24,12 @@ def test_trees_are_full_and_at_least_eight(count: int, size: int) -> None:
     assert len(leaves) == size
     positions = check_leaves(leaves, tree="locks", seed=SEED, root=leaves_root(leaves), values=values(count))
     assert [leaves[at] for at in positions] == values(count)
+
+
+def test_trees_of_no_or_too_many_values_are_bugs() -> None:
+    for count in (0, LEAVES_MAX + 1):
+        with pytest.raises(AssertionError):
+            arrange([bytes(32)] * count, tree="locks", seed=SEED, rand=bytes)
 
 
 def test_the_order_of_leaves_is_random() -> None:
@@ -67,3 +73,5 @@ def test_proofs_hold_for_their_leaf_and_place_only() -> None:
             with pytest.raises(VerificationError) as refused:
                 verify_leaf(arguments.pop("value"), **arguments)  # type: ignore[arg-type]
             assert refused.value.code == "bad-proof"
+    with pytest.raises(VerificationError, match="longer than any submission"):
+        verify_leaf(leaves[0], position=0, proof=[bytes(32)] * 17, root=root)
