@@ -134,6 +134,8 @@ ALL_GRANTS = grants(
     ("kim-2", "kim", {"compartments": [C["results"]]}),
     ("lou-1", "lou", {"compartments": [C["about"]]}),
     ("lou-2", "lou", {"compartments": [C["results"]], "rights": ["contribute", "read"]}),
+    ("approver-3", "approver-3", {"compartments": [C["about"]], "range": {"from": NOW - 10 * DAY}}),
+    ("approver-2", "approver-2", {"compartments": [C["about"]], "range": {"until": NOW - DAY}}),
     ("lou-3", "lou", {"compartments": [C["about"]]}),
     ("max-1", "max", {"joint": {"k": 1, "tokens": [T["approver-1"]]}}),
     ("max-2", "max", {"compartments": [C["results"]]}),
@@ -420,6 +422,10 @@ def access_cases() -> None:
     case("within the range", ("grant", "fay", one), reader="fay")
     case("at the beginning of the range", ("grant", "fay", ["r-first"]), reader="fay", records=["r-first"])
     case("at the end of the range", "out-of-scope", reader="fay", records=["r-late"])
+    case("a range without end", ("grant", "approver-3", ["r-late"]), reader="approver-3", records=["r-late"])
+    case("a range without end still begins", "out-of-scope", reader="approver-3", records=["r-old"])
+    case("a range without beginning", ("grant", "approver-2", ["r-old"]), reader="approver-2", records=["r-old"])
+    case("a range without beginning still ends", "out-of-scope", reader="approver-2", records=["r-late"])
     case("before the range", "out-of-scope", reader="fay", records=["r-old"])
     # filing
     case("filed from the inbox into a granted compartment", ("grant", "ada", ["r-inbox"]), records=["r-inbox"])
@@ -471,7 +477,7 @@ def access_cases() -> None:
     case("a list within a range", ("grant", "fay", ["r-about", "r-inbox", "r-torn"]), reader="fay", records=None)
     case("a list for another purpose", "wrong-purpose", records=None, purpose="HRESCH")
     case("a list after revocation", "revoked", reader="bea", records=None)
-    case("a list without a grant", "no-grant", reader="approver-2", records=None)
+    case("a list without a grant", "no-grant", reader="approver-1", records=None)
     case("a list without approvals", "not-enough-approvals", reader="gus", records=None)
     case("a list leaves out what needs approvals", ("grant", "max-2", ["r-res"]), reader="max", records=None)
     # stale
@@ -553,6 +559,7 @@ def access_cases() -> None:
         affiliated=None,
         manager="manager",
     )
+    case("nobody's manager, for nobody", "no-grant", basis="managed")
     case("no manager is named", "no-grant", basis="managed", for_="manager")
     case("another manager is named", "no-grant", basis="managed", for_="clinic", manager="manager")
     case("the manager without saying so", "no-grant", reader="approver-1", for_="manager", manager="manager")

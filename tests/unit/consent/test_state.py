@@ -279,6 +279,16 @@ def test_a_merge_must_name_both_heads_in_order_and_keep_one(fork: Fork) -> None:
         assert error.value.code == code, wrong
 
 
+def test_the_places_of_a_record_are_its_own_or_where_it_was_filed(chain: Any) -> None:
+    record = "ab" * 16
+    manifest = type("Manifest", (), {"record": record, "compartment": chain.about, "recorded": 1})()
+    assert consent.places_of(chain.state, manifest) == (chain.about,)
+    filed = replace(chain.state, filed={record: chain.private})
+    assert consent.places_of(filed, manifest) == (chain.private,)
+    torn = replace(filed, contested={record: (chain.private, chain.warnings)})
+    assert consent.places_of(torn, manifest) == (chain.about, chain.private, chain.warnings)
+
+
 def test_a_merge_cannot_roll_the_chain_back_to_an_earlier_event(fork: Fork) -> None:
     head = fork.right[-1][1]
     for earlier in (fork.right[0][1], fork.before[0][1], "00" * 32):
