@@ -19,7 +19,7 @@ from careledger.fhir.categories import CATEGORY_IDS, R4_TYPES, TRAVELLING_TYPES
 from careledger.fhir.facts import Facts, gather
 from careledger.fhir.filing import Filing
 from careledger.fhir.grouping import Origin, group
-from careledger.fhir.reading import Counts, FileReading, Issue, ReadOptions, RecordDraft, Report, refusal
+from careledger.fhir.reading import Counts, FileReading, Issue, ReadOptions, RecordDraft, refusal
 from careledger.fhir.references import Index
 from careledger.fhir.reporting import Rows
 from careledger.fhir.slices import Slice, Slices
@@ -249,8 +249,3 @@ def _counted(counts: dict[str, int], entries: Sequence[Facts], records: Sequence
         records=len(records),
         by_compartment={name: count for name, count in by_compartment.items() if count},
     )
-
-
-def empty_report(name: str) -> Report:
-    """A report that says nothing yet."""
-    return Report(name, [], Counts())

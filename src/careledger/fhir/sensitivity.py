@@ -35,8 +35,10 @@ _KIND_OF_OLD_CONFIDENTIALITY = {
     "T": "private",
     "C": "private",
 }
-_RESTRICTED = frozenset({"R", "V"})
 _ORDINARY = frozenset({"U", "L", "M", "N"})
+
+WORDS_LENGTH_MAX = 4096
+"""Words are looked for in the first so many characters of a text: enough for a display, bounded for a book."""
 
 BASIS_CODES = frozenset({"42CFRPart2"})
 """Policies whose name must travel with the record."""
@@ -130,6 +132,17 @@ def kind_of_labels(labels: Iterable[tuple[str, str]]) -> str:
     return most_closed(kinds)
 
 
+@functools.lru_cache(maxsize=8192)
+def kinds_of_coding(system: str, code: str, display: str) -> tuple[str, str]:
+    """(kind by code, kind by the words of its display) of one coding, "" for none; remembered, since codings repeat."""
+    listed = SENSITIVE_CODES.get(code)
+    if listed is not None and listed[0] == system:
+        by_code = listed[1]
+    else:
+        by_code = kind_of_icd10(code) if is_icd10(system) else ""
+    return by_code, kind_of_words(display[:WORDS_LENGTH_MAX])
+
+
 def kind_of_icd10(code: str) -> str:
     """The kind of an ICD-10 or ICD-10-CM code by its longest listed prefix, "" for others."""
     plain = code.replace(".", "").upper()
@@ -140,7 +153,6 @@ def kind_of_icd10(code: str) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=1024)
 def is_icd10(system: str) -> bool:
     """Whether a coding's system is ICD-10 or one of its national editions."""
     return _ICD10_SYSTEM.search(system) is not None

@@ -28,10 +28,9 @@ _ATTACHMENT_KEYS = frozenset(
     {"attachment", "content", "presentedForm", "photo", "valueAttachment", "image", "sourceAttachment"}
 )
 _CODING_KEYS = frozenset({"system", "version", "code", "display", "userSelected"})
+_META_KEYS = frozenset({"versionId", "lastUpdated", "source", "profile", "tag"})
 _NO_TRIE: Trie = {}
 _EXTENSION_KEYS = frozenset({"extension", "modifierExtension"})
-_WORDS_LENGTH_MAX = 4096
-"""Longer texts are searched for words without remembering them."""
 
 
 class Survey:
@@ -158,6 +157,8 @@ def _visit(found: Survey, node: dict[str, Any], trie: Trie, depth: int) -> None:
             if len(value) == 1 and "reference" in value and type(value["reference"]) is str:
                 _reference(found, value, value["reference"])
                 continue
+            if key == "meta" and not _has_more_than_tags(value):
+                continue
             below = trie.get(key, _NO_TRIE)
             if type(below) is not dict:
                 _bound(found, node, key, value, trie)
@@ -172,6 +173,11 @@ def _visit(found: Survey, node: dict[str, Any], trie: Trie, depth: int) -> None:
                 _items(found, node, key, value, trie, depth)
 
 
+def _has_more_than_tags(meta: dict[str, Any]) -> bool:
+    """Labels are taken from `meta` before the walk; tags, profile and times say nothing about care."""
+    return not meta or not meta.keys() <= _META_KEYS
+
+
 def _codings(found: Survey, codings: list[Any], depth: int) -> None:
     """The commonest list of all, without a call for each element; anything unusual goes the ordinary way."""
     for coding in codings:
@@ -180,11 +186,15 @@ def _codings(found: Survey, codings: list[Any], depth: int) -> None:
         if not coding or not coding.keys() <= _CODING_KEYS or depth >= DEPTH_MAX:
             _visit(found, coding, _NO_TRIE, depth + 1)
             continue
-        code, display = coding.get("code"), coding.get("display")
-        if type(code) is str:
-            _code(found, coding, code)
-        if type(display) is str:
-            _words(found, coding, display)
+        system, code, display = coding.get("system"), coding.get("code"), coding.get("display")
+        if type(code) is str and type(system) is str and (type(display) is str or display is None):
+            code_kind, word_kind = sensitivity.kinds_of_coding(system, code, display or "")
+            if code_kind:
+                found.code_kind = sensitivity.most_closed((found.code_kind, code_kind))
+            if word_kind:
+                found.word_kinds.append(word_kind)
+        else:
+            _visit(found, coding, _NO_TRIE, depth + 1)
 
 
 def _items(  # noqa: PLR0917 - called for every list of every resource: keyword arguments cost a tenth of the walk
@@ -254,22 +264,14 @@ def _only_primitive_extra(extension: dict[str, Any]) -> bool:
 
 def _code(found: Survey, node: dict[str, Any], code: str) -> None:
     system = node.get("system")
-    listed = sensitivity.SENSITIVE_CODES.get(code)
-    if listed is not None and system == listed[0]:
-        kind = listed[1]
-    elif type(system) is str and sensitivity.is_icd10(system):
-        kind = sensitivity.kind_of_icd10(code)
-    else:
-        return
-    if kind:
-        found.code_kind = sensitivity.most_closed((found.code_kind, kind))
+    if type(system) is str:
+        kind, _ = sensitivity.kinds_of_coding(system, code, "")
+        if kind:
+            found.code_kind = sensitivity.most_closed((found.code_kind, kind))
 
 
 def _words(found: Survey, node: dict[str, Any], text: str) -> None:
-    if len(text) > _WORDS_LENGTH_MAX:
-        kind = sensitivity.kind_of_words.__wrapped__(text)
-    else:
-        kind = sensitivity.kind_of_words(text)
+    kind = sensitivity.kind_of_words(text[: sensitivity.WORDS_LENGTH_MAX])
     if kind:
         found.word_kinds.append(kind)
 
