@@ -4,7 +4,6 @@ Everything is async on one event loop; transport, clock and randomness are passe
 always: a client that believed a node would make all of the rest pointless.
 """
 
-from careledger.client.audit import LoggedAccess, NodeTrail, Trail, audit, cosigners_needed
 from careledger.client.author import Author, Imported, Progress, Sent
 from careledger.client.enrolment import (
     Enrolled,
@@ -34,6 +33,7 @@ from careledger.client.organisation import (
 from careledger.client.owner import Owner
 from careledger.client.patient import Granted, Patient, Published
 from careledger.client.reader import Listing, Opened, Reader
+from careledger.client.trail import LoggedAccess, NodeTrail, Trail, audit, cosigners_needed
 
 __all__ = [
     "Author",

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from careledger.client.audit import Trail
 from careledger.client.network import Network
 from careledger.client.reader import Opened
+from careledger.client.trail import Trail
 from careledger.errors import Error, MalformedError, UnavailableError
 from careledger.fhir import export_bundle
 from careledger.records import decode_view, encode_view

@@ -35,7 +35,7 @@ from careledger.records import (
     open_records,
     verify_view,
 )
-from careledger.seal import SealingKey, encode, parse_keyid, sign
+from careledger.seal import SealingKey, encode, parse_keyid, share_commitment, sign
 
 __all__ = ["CLIENT", "Listing", "Opened", "Reader"]
 
@@ -332,21 +332,17 @@ class _Opening:
         return found
 
     async def _try_open(self) -> Opened | None:
-        """Open with what is there; None when a share turned out to be false and others are asked now."""
+        """Open with what is there; None when a custodian turned out to be false and others are asked now."""
         releases = self.race.answers
+        for node, error in self._false_custodians().items():
+            self.race.bad(node, error)
+        if len(releases) < self.who.threshold:
+            return None
         shares: dict[int, dict[bytes, bytes]] = {}
-        by_place: dict[tuple[int, bytes], str] = {}
-        for node, release in releases.items():
+        for release in releases.values():
             for record, share in release.shares.items():
                 shares.setdefault(share[-1], {})[record] = share
-                by_place[share[-1], record] = node
         opened = await self._opened(shares)
-        if opened.bad_shares:
-            for place, record in opened.bad_shares:
-                node = by_place[place, record]
-                self.race.bad(node, _false_share(record))
-            if len(self.race.answers) < self.who.threshold:
-                return None
         if any(error.code == "bad-seal" for _, error in opened.failed) and self.race.possible > len(releases):
             self.race.ask_more()  # another choice of t shares may still open it (DESIGN 5.2)
             return None
@@ -358,6 +354,29 @@ class _Opening:
             receipts={node: release.receipt for node, release in releases.items()},
             views=self.view_bytes,
         )
+
+    def _false_custodians(self) -> dict[str, Error]:
+        """Who released a share that is not its own: it does not match the author's commitment at its own place.
+
+        Without the place a liar could hand out somebody else's x, spoil that custodian's share and have it blamed.
+        """
+        assert self.content is not None
+        manifests = {one.record: one.manifest for submission in self.content for one in submission.records}
+        sequence = self.who.identity.state.sequence
+        places = {node.token: place for place, node in enumerate(self.who.custodians, start=1)}
+        taken: set[tuple[int, bytes]] = set()
+        false: dict[str, Error] = {}
+        for node, release in self.race.answers.items():
+            for record, share in release.shares.items():
+                manifest, place = manifests[record], share[-1]
+                own = place == places[node] or manifest.subject_seq != sequence
+                known = 1 <= place <= len(manifest.shares) and (place, record) not in taken
+                if not (own and known and share_commitment(record, share).hex() == manifest.shares[place - 1]):
+                    false[node] = _false_share(record)
+                    break
+            if node not in false:
+                taken.update((share[-1], record) for record, share in release.shares.items())
+        return false
 
     async def _opened(self, shares: dict[int, dict[bytes, bytes]]) -> OpenedRecords:
         assert self.content is not None

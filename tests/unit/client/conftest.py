@@ -149,7 +149,7 @@ class Wire:
             "/v1/audit": node.api.audit,
         }
         if path == "/v1/audit":
-            node.publish([other for other in self.lab.nodes if other is not node and other.fault is None])
+            node.publish([other for other in self.lab.nodes if other is not node])
         if path in calls:
             answered = await calls[path](body)
         elif path.startswith("/v1/document/"):

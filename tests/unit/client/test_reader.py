@@ -143,7 +143,7 @@ def test_two_of_four_down_fails_and_says_which_and_why(treated: Any, faults: Any
 
 
 def false_share(answer: Any, message: Any) -> Any:
-    """Seal other shares than the custodian's own, correctly in every other way."""
+    """Seal false shares, correctly in every other way, under the x of the first custodian, which is to be blamed."""
     request = decode(message.request, Envelope)
     entry = msgspec.json.decode(answer.receipt.body)
     shares = [(bytes.fromhex(record), bytes(32) + b"\x01") for record in _records(message)]
