@@ -219,10 +219,10 @@ def _directory_routes(directing: Directing, genesis: bytes) -> list[Any]:
         return Response(body, media_type=JSON.decode())
 
     @get("/v1/directory/proof/{kind:str}/{ident:path}", summary="A value of the state map, or its absence, proven")
-    async def proof(kind: str, ident: str) -> Response[bytes]:
+    async def proof(kind: str, ident: str, cosigned: Annotated[int, Parameter(ge=0, le=1)] = 0) -> Response[bytes]:
         if len(kind) > 32 or len(ident) > 256:
             raise MalformedError("bad-field", "no kind or id is that long")
-        found = directing.directory.prove_state(kind, ident.lstrip("/"))
+        found = directing.proof(kind, ident.lstrip("/"), cosigned=bool(cosigned))
         return Response(msgspec.json.encode(found), media_type=JSON.decode())
 
     return [transaction, genesis_bytes, head, blocks, cosignature, identity, proof]

@@ -32,6 +32,7 @@ __all__ = ["Background"]
 COSIGN_EVERY_S = 0.4
 """Cosignatures are asked for within 1 s of an entry (DESIGN 5.5)."""
 SYNC_EVERY_S = 1.0
+HURRY_S = 10.0
 ROLLBACK_WAIT_S = 5.0
 PEER_TIMEOUT_S = 3.0
 ANCHOR_MAX_MS = 600_000
@@ -81,7 +82,7 @@ class Background:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_rollback())
             group.create_task(self._every(COSIGN_EVERY_S, "publish", self.publish))
-            group.create_task(self._every(SYNC_EVERY_S, "sync", self.sync_all))
+            group.create_task(self._keep_in_sync())
             group.create_task(self._every(0.5, "anchor", self.anchor))
 
     async def _every(self, seconds: float, duty: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -94,6 +95,16 @@ class Background:
             except OSError as problem:
                 self._say(duty, type(problem).__name__)
             await asyncio.sleep(seconds)
+
+    async def _keep_in_sync(self) -> None:
+        """Sync again and again; in quick succession until this node was in touch with every peer once, since before it
+        is, it can't say whether a grant still stands."""
+        started = asyncio.get_running_loop().time()
+        while True:
+            await self.sync_all()
+            met = all(peer.token in self._standing.compared for peer in self.peers())
+            hurried = not met and asyncio.get_running_loop().time() - started < HURRY_S
+            await asyncio.sleep(SYNC_EVERY_S / 10 if hurried else SYNC_EVERY_S)
 
     def _say(self, duty: str, problem: str) -> None:
         """Log a duty's trouble once, and its end once."""

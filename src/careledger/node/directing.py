@@ -201,6 +201,17 @@ class Directing:
             "fault": self.fault,
         }
 
+    def proof(self, kind: str, ident: str, *, cosigned: bool) -> dict[str, object]:
+        """What the state map has of (kind, id), with the checkpoint above it: the newest with the cosignatures known
+        here (of a follower its own; clients put several nodes' together), or the newest that enough have cosigned.
+
+        Raises NotFoundError `no-checkpoint`, `too-old`.
+        """
+        newest = self.engine.newest_cosigned() if cosigned else None
+        height, note = newest or (self.directory.height, self.engine.checkpoint())
+        found = self.directory.prove_state(kind, ident, height=height)
+        return {"proof": found, "checkpoint": note.decode()}
+
     async def run(self) -> None:
         """Follow, or keep the heart beating, until cancelled."""
         if isinstance(self.engine, Sequencer):

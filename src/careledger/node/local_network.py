@@ -137,7 +137,7 @@ class LocalNetwork:
         transport = Transport()
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(self._serving(transport, node) for node in self.nodes if node.process))
+                await asyncio.gather(*(self._serving(transport, node) for node in self.nodes if node.running))
         except TimeoutError:
             raise UnavailableError(
                 "not-started", f"a node in {self.folder} did not start within {timeout_s:g} s; see its node.log"
@@ -159,7 +159,7 @@ class LocalNetwork:
 
     def _enough(self, peers: int) -> bool:
         """Consent heads compared with as many as any threshold asks for, of those that run."""
-        return peers >= min(sum(node.process is not None for node in self.nodes) - 1, 2 * len(self.nodes) // 3)
+        return peers >= min(sum(node.running for node in self.nodes) - 1, 2 * len(self.nodes) // 3)
 
     def stop(self) -> list[int]:
         """Stop every node; returns their exit codes."""

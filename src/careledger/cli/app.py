@@ -1,0 +1,93 @@
+"""The commands of `careledger`, and how their errors end: one line on stderr, exit code 1 for a refusal or failure,
+2 for misuse; no traceback unless --debug."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+import careledger
+from careledger.errors import Error
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A decentralised, tamper-evident network for health records.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"careledger {careledger.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """A decentralised, tamper-evident network for health records."""
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A FHIR R4 file, or a folder of them (.json, .json.gz); own samples when not given."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=4, max=32, help="How many organisations, with a node each.")] = 4,
+    folder: Annotated[Path | None, typer.Option(help="Keep the nodes' files here.")] = None,
+    engine: Annotated[str, typer.Option(help="What orders the directory: embedded.")] = "embedded",
+    check: Annotated[
+        bool, typer.Option("--check", help="Stop at the end; the last line is the facts as JSON.")
+    ] = False,
+) -> None:
+    """Start a network and play the story: import, grant, open, refuse, revoke, audit, tamper, detect."""
+    from careledger.cli.demo import run_demo  # noqa: PLC0415
+
+    if engine != "embedded":
+        raise click.UsageError(f"there is no engine {engine!r} yet; use --engine embedded")
+    raise typer.Exit(run_demo(data=data, nodes=nodes, folder=folder, check=check, out=sys.stdout))
+
+
+def run() -> None:
+    """Run the command line and end the process with its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except Error as error:
+        if debug:
+            raise
+        _stop(f"careledger: {error}", error.exit_code)
+    except click.ClickException as misuse:
+        misuse.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _stop("careledger: stopped", 130)
+    except OSError as error:
+        if debug:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        _stop(f"careledger:{where}: {error.strerror or type(error).__name__}. Check the path and its rights. [os]", 1)
+    except Exception as bug:
+        if debug:
+            raise
+        what = type(bug).__name__
+        _stop(f"careledger: this is a bug ({what}); run it again with --debug and report what it prints. [bug]", 1)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(code)
