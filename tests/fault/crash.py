@@ -33,8 +33,8 @@ import msgspec
 from careledger.access import Receipt, decode_access_answer
 from careledger.bench.world import Clinician, World, now_ms
 from careledger.client import Patient
-from careledger.client.nodes import network_file
 from careledger.client.network import Network
+from careledger.client.nodes import network_file
 from careledger.errors import Error
 from careledger.fhir import ReadOptions, demo_patients, read_file
 from careledger.node import LocalNetwork, LocalNode
