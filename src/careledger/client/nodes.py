@@ -187,18 +187,19 @@ class Nodes:
         return self._json(await self.wire.get(node.url, path), kind)
 
     async def first_json(self, path: str, kind: type[T]) -> T:
-        """GET a JSON answer from the first node that has one.
+        """GET a JSON answer from the first node that has one: a node that is behind by a block says it is not there.
 
-        Raises NotFoundError as the first node that says so; UnavailableError `directory-unreachable`.
+        Raises NotFoundError when no node has it and one says so; UnavailableError `directory-unreachable`.
         """
         failures: dict[str, Error] = {}
         for node in self.some_nodes():
             try:
                 return await self.get_json(node, path, kind)
-            except NotFoundError:
-                raise
             except Error as error:
                 failures[node.token] = error
+        for error in failures.values():
+            if isinstance(error, NotFoundError):
+                raise error
         raise UnavailableError("directory-unreachable", f"no node answered about the directory ({gist(failures)})")
 
     def _json(self, answer: Answer, kind: type[T]) -> T:
