@@ -29,8 +29,13 @@ def subject_of(entries: Sequence[Facts], index: Index, *, stated: str | None, un
     `stated` is what the caller says it is ("" = somebody whose url the file does not show), None when nothing is said.
     """
     keys: dict[str, int] = {}
+    seen: set[tuple[str, str, str]] = set()
     for facts in entries:
         for reference in facts.subjects:
+            spelling = (reference.url, reference.type, facts.base)
+            if spelling in seen and not reference.identifier:
+                continue
+            seen.add(spelling)
             key, patient = _key(reference, facts, index)
             if key:
                 keys.setdefault(key, patient.number if patient else facts.number)
