@@ -386,6 +386,7 @@ def test_manifests_stand_in_the_order_of_their_index(world: Any) -> None:
         ("ciphertext_hash", "00" * 31, "bad-hex"),
         ("content_root", "0G" * 32, "bad-hex"),
         ("shares", ["00" * 32, "00" * 32, "00" * 32, "00" * 31 + "  "], "bad-hex"),
+        ("shares", ["00" * 32, "00" * 33, "00" * 31, "00" * 32], "bad-hex"),
         ("replaces", "00" * 17, "bad-hex"),
         ("epoch", 1 << 32, "bad-field"),
         ("epoch", -1, "bad-field"),

@@ -256,7 +256,15 @@ def test_a_content_root_of_another_content_is_refused(world: Any) -> None:
         ).resources
         == one.resources
     )
-    assert refusal(world, to_wire(one), content_root(other)) == "bad-seal"
+    submission, verified = resealed(world, to_wire(one), content_root(other))
+    with pytest.raises(VerificationError, match="another content than the signed one") as refused:
+        open_record(
+            verified.records[0],
+            shares=world.released(submission),
+            threshold=3,
+            secrets=world.secrets(verified),
+        )
+    assert refused.value.code == "bad-seal"
 
 
 def test_signed_wires_that_are_no_records_are_refused(world: Any) -> None:
