@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -19,9 +19,13 @@ from careledger.bench import World
 from careledger.bench.world import now_ms
 from careledger.cli.story import Story
 from careledger.cli.tamper import flip_a_byte, sign_again
+from careledger.custody import read_cosigned, read_log_file
 from careledger.errors import MalformedError, NotFoundError
 from careledger.fhir import FileReading, ReadOptions, demo_patients, read_folder
 from careledger.node import LocalNetwork
+from careledger.verify.log import verify_log
+from careledger.verify.report import Known
+from careledger.verify.trust import trust_of_genesis
 
 __all__ = ["run_demo"]
 
@@ -148,9 +152,7 @@ def _tamper(story: Story, facts: dict[str, object], folder: Path, console: Conso
         f"{facts['plaintext_on_disk']} found (the scan finds planted ones: {facts['scan_selftest']})"
     )
 
-    def verify(copy: Path) -> None:
-        check_log_folder(copy, genesis=story.local.genesis, cosigned=story.world.network)
-
+    verify = _verifier(story.local)
     flipped = flip_a_byte(story.local, folder / "tampered", rand=os.urandom, verify=verify)
     facts |= {"tamper_detected": flipped.detected, "tamper_index": flipped.index}
     console.print(f"[bold]9[/] one byte of a log flipped: {flipped.line}")
@@ -158,6 +160,31 @@ def _tamper(story: Story, facts: dict[str, object], folder: Path, console: Conso
     facts["resigned_detected"] = resigned.detected
     console.print(f"[bold]10[/] an operator rewrites an entry and signs again: {resigned.line}")
     facts["seconds"] = {name: round(value, 3) for name, value in story.seconds.items()}
+
+
+def _verifier(local: LocalNetwork) -> Callable[[Path], None]:
+    """What an auditor does with a log folder: the network's keys, and what the other members remember of the log."""
+    trust = trust_of_genesis(local.genesis, network=local.network)
+    tokens = {node.name: node.token for node in local.nodes}
+
+    def verify(copy: Path) -> None:
+        token = tokens[copy.name]
+        origin = trust.log(token).name
+        known = []
+        for node in local.nodes:
+            remembered = read_cosigned(node.folder / "witness.db", origin)
+            if remembered is not None:
+                size, root = remembered
+                known.append(Known(size=size, root=root.hex(), source=f"the witness of {node.name}"))
+        verify_log(
+            lambda path: read_log_file(copy / "log", path),
+            verifier=trust.log(token),
+            witnesses=trust.witnesses(besides=token),
+            cosignatures_needed=trust.log_needed,
+            known=known,
+        )
+
+    return verify
 
 
 def _holds(facts: dict[str, object]) -> bool:

@@ -12,7 +12,7 @@ from careledger.custody.reading import Reading
 from careledger.custody.release import Release
 from careledger.custody.shelf import Shelf
 from careledger.custody.store import Store
-from careledger.custody.witness import Witness
+from careledger.custody.witness import Witness, read_cosigned
 from careledger.custody.writer import Writer
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "Store",
     "Witness",
     "Writer",
+    "read_cosigned",
     "read_log_file",
 ]

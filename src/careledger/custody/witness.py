@@ -13,7 +13,7 @@ from pathlib import Path
 from careledger.custody.store import disk_error
 from careledger.tlog import AddCheckpoint, Cosigner, Verifier, cosign_if_consistent
 
-__all__ = ["Witness"]
+__all__ = ["Witness", "read_cosigned"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cosigned(
@@ -74,3 +74,13 @@ class Witness:
 
     def close(self) -> None:
         self._db.close()
+
+
+def read_cosigned(file: Path, origin: str) -> tuple[int, bytes] | None:
+    """(size, root) that the witness with this file last cosigned for a log, read from outside; None if nothing."""
+    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    try:
+        row = database.execute("SELECT size, root FROM cosigned WHERE origin = ?", (origin,)).fetchone()
+    finally:
+        database.close()
+    return None if row is None else (row[0], row[1])
