@@ -124,7 +124,11 @@ ALL_GRANTS = grants(
     ("dan", "dan", {"purposes": ["HRESCH"]}),
     ("eve", "eve", {"compartments": None, "records": [R["r-priv"], R["r-about"]]}),
     ("fay", "fay", {"compartments": [C["about"]], "range": {"from": NOW - 10 * DAY, "until": NOW - DAY}}),
-    ("gus", "gus", {"joint": {"k": 2, "tokens": [T["approver-1"], T["approver-2"], T["approver-3"], T["gus"]]}}),
+    (
+        "gus",
+        "gus",
+        {"joint": {"k": 2, "tokens": [T["approver-1"], T["approver-2"], T["approver-3"], T["gus"], T["gone"]]}},
+    ),
     ("hal", "hal", {"rights": ["contribute"], "compartments": [C["about"]]}),
     ("ivy-1", "ivy", {"revoked": True}),
     ("ivy-2", "ivy", {}),
@@ -136,6 +140,8 @@ ALL_GRANTS = grants(
     ("lou-2", "lou", {"compartments": [C["results"]], "rights": ["contribute", "read"]}),
     ("approver-3", "approver-3", {"compartments": [C["about"]], "range": {"from": NOW - 10 * DAY}}),
     ("approver-2", "approver-2", {"compartments": [C["about"]], "range": {"until": NOW - DAY}}),
+    ("ned-2", "ned", {"rights": ["contribute"], "compartments": [C["results"]]}),
+    ("ned-3", "ned", {"rights": ["contribute"], "compartments": [C["warnings"]]}),
     ("lou-3", "lou", {"compartments": [C["about"]]}),
     ("max-1", "max", {"joint": {"k": 1, "tokens": [T["approver-1"]]}}),
     ("max-2", "max", {"compartments": [C["results"]]}),
@@ -444,6 +450,12 @@ def access_cases() -> None:
         approvals=[both[0], ("kim", NOW + HOUR)],
     )
     case("the reader's own approval", "not-enough-approvals", reader="gus", approvals=[both[0], ("gus", NOW + HOUR)])
+    case(
+        "an approval by somebody deactivated",
+        "not-enough-approvals",
+        reader="gus",
+        approvals=[both[0], ("gone", NOW + HOUR)],
+    )
     case("three approvals", ("grant", "gus", one), reader="gus", approvals=[*both, ("approver-2", NOW + 1)])
     case("joint and out of scope", "out-of-scope", reader="gus", records=["r-res"])
     case("joint, out of scope with approvals", "out-of-scope", reader="gus", records=["r-res"], approvals=both)
@@ -616,6 +628,8 @@ def contribution_cases() -> None:
         "not affiliated", "not-affiliated", author="kim", for_="clinic", affiliated=None, slots=[("results", 3, 2)]
     )
     contribution("an organisation whose grant is revoked", "revoked", author="kim", for_="hospital")
+    two = [("results", 3, 1), ("warnings", 3, 1)]
+    contribution("each compartment by another grant, the first named", ("grant", "ned-2", []), author="ned", slots=two)
     contribution("an unknown author", "unknown-identity", author="stranger", for_="clinic", slots=[("inbox", 3, 1)])
     contribution("a directory too old", "stale", author="hal", directory="over-a-day")
     contribution(

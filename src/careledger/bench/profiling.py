@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from careledger.bench.stage import Stage
 
 __all__ = ["NODE_PROFILE", "Profiles", "table"]
 
@@ -47,6 +50,12 @@ class Profiles:
             yield
         finally:
             self._own.disable()
+
+    def begin_anew(self, stage: Stage) -> None:
+        """Have the nodes forget what they did until now: the preparations."""
+        for node in stage.local.nodes:
+            if self.wanted and node.process is not None:
+                node.process.send_signal(signal.SIGUSR1)
 
     def results(self) -> dict[str, list[dict[str, Any]]]:
         """The costliest functions of the client and of one node, by own time. Call when the nodes have ended."""

@@ -114,6 +114,7 @@ class _Run:
                 for measure in measures:
                     await measure.prepare(stage, self.sizes)
                 _freeze()
+                self.profiles.begin_anew(stage)
                 for _ in range(self.sizes.rounds):
                     for measure in measures:
                         await settle(_SETTLE_S if self.sizes.rounds > 1 else 0)
@@ -143,6 +144,7 @@ class _Run:
                 self.say(f"stored {count} records")
             await settle(4.0 if self.sizes.rounds > 1 else 0)
             _freeze()
+            self.profiles.begin_anew(large)
             compared = OpensAt()
             if compared.name in self.wanted:
                 with self.profiles.client():

@@ -25,6 +25,8 @@ _HEDGE_S_MIN: Final = 0.01
 _HEDGE_S_MAX: Final = 2.0
 _FIRST_GUESS_S: Final = 0.1
 _REMEMBERED: Final = 64
+_RECKONED_EVERY: Final = 8
+"""Answers between two looks at the median: sorting for each would cost more than it tells."""
 _AVOIDED_S: Final = 30.0
 
 
@@ -33,6 +35,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._took: deque[float] = deque(maxlen=_REMEMBERED)
+        self._answers = 0
         self._turn = 0
         self._hedge_s = _FIRST_GUESS_S
         self._avoided: dict[str, float] = {}
@@ -46,7 +49,8 @@ class Pace:
         self._took.append(took_s)
         if self._avoided:
             self._avoided.pop(node.token, None)
-        if len(self._took) % 8 == 1:
+        self._answers += 1
+        if self._answers % _RECKONED_EVERY == 1:
             median = sorted(self._took)[len(self._took) // 2]
             self._hedge_s = min(_HEDGE_S_MAX, max(_HEDGE_S_MIN, _HEDGE_FACTOR * median))
 

@@ -279,10 +279,10 @@ async def rotate(network: Network, folder: KeyFolder, *, kit: str, passphrase: s
     """
     folder.check_passphrase(passphrase)
     root = parse_kit_code(kit)
-    subject = await network.subject(folder.token, fresh=True)
-    pending = _pending(folder)
-    if pending is None or pending.sequence != subject.identity.state.sequence:
-        pending = _signed_rotation(network, folder, subject, root)
+    identity = await network.identity(folder.token, fresh=True)
+    pending = folder.load("rotation", _PendingRotation)
+    if pending is None or pending.sequence != identity.state.sequence:
+        pending = _signed_rotation(network, folder, await network.subject(folder.token, fresh=True), root)
         folder.save("rotation", pending)
         await network.transact([decode(pending.envelope, Envelope, size_max=_ENVELOPE_MAX)])
     before = folder.keys.device
@@ -291,10 +291,6 @@ async def rotate(network: Network, folder: KeyFolder, *, kit: str, passphrase: s
         device = DeviceSecrets(pending.sequence, pending.sign, pending.seal, older)
         folder.renew(device, root=root, passphrase=passphrase)
     return await _settled(network, folder, pending)
-
-
-def _pending(folder: KeyFolder) -> _PendingRotation | None:
-    return folder.load("rotation", _PendingRotation)
 
 
 def _signed_rotation(network: Network, folder: KeyFolder, subject: Subject, root: bytes) -> _PendingRotation:

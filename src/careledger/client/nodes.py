@@ -263,16 +263,18 @@ class Nodes:
         shown: list[DirectoryProof] = []
         for group in ([first] if first is not None else []), others:
             shown += await self._proofs_from(group, path, failures)
+            refusals: list[Error] = []
             for proof in _merged(shown):
                 try:
                     self.checked_proof(proof, kind=kind, ident=ident)
                 except Error as error:
-                    failures[f"{len(shown)} notes"] = error
+                    refusals.append(error)
                     continue
                 return proof
-        for failure in failures.values():
-            if failure.code == "not-enough-cosignatures":
-                raise failure
+        for refused in refusals:
+            if refused.code == "not-enough-cosignatures":
+                raise refused
+        failures.update({f"proof {number}": error for number, error in enumerate(refusals, start=1)})
         raise UnavailableError("directory-unreachable", f"no node proved the directory's state ({gist(failures)})")
 
     async def _proofs_from(self, nodes: Sequence[Node], path: str, failures: dict[str, Error]) -> list[DirectoryProof]:

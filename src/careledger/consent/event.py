@@ -244,8 +244,6 @@ def decode_event(payload: bytes) -> ConsentEvent:
     Raises MalformedError: `unknown-type` (also for the reserved types emergency, guardians, erase, same-as and
     snapshot), and canonical.decode's codes.
     """
-    if len(payload) > EVENT_BYTES_MAX:
-        raise MalformedError("too-large", f"a consent event has {len(payload)} bytes, more than {EVENT_BYTES_MAX}")
     try:
         tag = _tag_decoder.decode(payload).type
     except (msgspec.DecodeError, RecursionError, ValueError) as error:

@@ -114,7 +114,7 @@ class Acceptance:
         if done_.decision is not None and not done_.decision.allow:
             raise self._refusal(done_.decision.reason, checked)
         if committed is None:
-            return custodian.receipt_of(done_.index)
+            return await custodian.receipt_of(done_.index)
         return custodian.receipt(done_.salt, done_.body, done_.index, committed)
 
     def _document(self, subject: str, sequence: int, *, peers: bool) -> Document:

@@ -90,7 +90,7 @@ class Custodian:
         """Size and note of the checkpoint in the log's folder."""
         self._news = asyncio.Event()
         self._forgetters: list[Callable[[], None]] = [self.people.forget, self.chains.forget]
-        self._settlers: list[Callable[[], None]] = [self.chains.settle]
+        self._settlers: list[Callable[[], None]] = [self.people.settle, self.chains.settle]
         self.writer = Writer(
             self.store, checkpoint=self.sign, committed=self._committed, forget=self._forget, now_ms=now_ms
         )
@@ -200,8 +200,13 @@ class Custodian:
         """The receipt of an entry that was committed just now."""
         return Receipt(salt=salt, body=body, proof=committed.proof(index))
 
-    def receipt_of(self, index: int) -> Receipt:
-        """The receipt of an entry from before. Raises NotFoundError; OSError when the log's files can't be written."""
+    async def receipt_of(self, index: int) -> Receipt:
+        """The receipt of an entry from before. Raises NotFoundError; OSError when the log's files can't be written.
+
+        The store shows an entry as soon as it is durable, a moment before the event loop is told: that is waited for.
+        """
+        while index >= self.writer.frontier.size and self.writer.busy:  # noqa: ASYNC110 - a matter of microseconds
+            await asyncio.sleep(0)
         row = self.store.reading.execute("SELECT salt, body FROM entries WHERE idx = ?", (index,)).fetchone()
         if row is None or row[1] is None:
             raise NotFoundError("not-found", f"there is no body of entry {index}")

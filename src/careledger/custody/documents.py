@@ -58,7 +58,7 @@ class Documents:
         except NotFoundError:
             before = None
         if before is not None and before.hash == state.document and self._same(message, before.key_box, before.managed):
-            return custodian.receipt_of(before.entry)
+            return await custodian.receipt_of(before.entry)
         if before is not None and (custodian.directory.keys_since(message.token) or 0) <= before.sequence:
             check_update(before.document, document)
         done, committed = await custodian.writer.submit(_DocumentJob(custodian, message))
@@ -99,7 +99,7 @@ class _DocumentJob:
             subject=message.token,
             details={"document": state.document, "sequence": state.sequence},
         )
-        custodian.people.drop(message.token)
+        custodian.people.changing(message.token)
         rows.append(
             (
                 "INSERT OR REPLACE INTO documents VALUES(?,?,?,?,?,?,?)",
@@ -144,7 +144,7 @@ class Events:
             if one.body and committed is not None:
                 receipts.append(custodian.receipt(one.salt, one.body, one.index, committed))
             else:
-                receipts.append(custodian.receipt_of(one.index))
+                receipts.append(await custodian.receipt_of(one.index))
         return receipts, done.seq, done.head
 
 

@@ -39,6 +39,7 @@ class People:
         self._directory = directory
         self._ids: OrderedDict[str, int] = OrderedDict()
         self._documents: OrderedDict[tuple[str, int], StoredDocument] = OrderedDict()
+        self._changing: set[str] = set()
         self._next_id = self._first_free()
 
     def _first_free(self) -> int:
@@ -49,6 +50,7 @@ class People:
         """Drop what a failed commit may have left ahead of the store."""
         self._ids.clear()
         self._documents.clear()
+        self._changing.clear()
         self._next_id = self._first_free()
 
     def subject(self, token: str) -> int | None:
@@ -103,10 +105,16 @@ class People:
         document = decode(data, Document, size_max=_DOCUMENT_BYTES_MAX)
         return StoredDocument(since, salt, data, key_box, managed, entry, document, document_hash(salt, data))
 
-    def drop(self, token: str) -> None:
-        """A new document is about to be kept."""
-        for key in [key for key in self._documents if key[0] == token]:
-            del self._documents[key]
+    def changing(self, token: str) -> None:
+        """A new document is about to be kept: what is held of the old one ends with the commit."""
+        self._changing.add(token)
+
+    def settle(self) -> None:
+        """The batch is durable. Only now, since until then a reader may have held the old document once more."""
+        if self._changing:
+            for key in [key for key in self._documents if key[0] in self._changing]:
+                del self._documents[key]
+            self._changing.clear()
 
     def manager(self, token: str) -> str | None:
         """Who manages the subject's identity, if anybody does."""

@@ -123,7 +123,7 @@ class Release:
         done, committed = await self.custodian.writer.submit(job)
         assert isinstance(done, _Decided)
         if committed is None:
-            receipt = self.custodian.receipt_of(done.index)
+            receipt = await self.custodian.receipt_of(done.index)
         else:
             receipt = self.custodian.receipt(done.salt, done.body, done.index, committed)
         if not done.decision.allow:

@@ -105,6 +105,11 @@ class Writer:
         """Why the last commit failed; None once one succeeded."""
 
     @property
+    def busy(self) -> bool:
+        """Whether a batch is being decided or committed."""
+        return self._busy
+
+    @property
     def waiting(self) -> int:
         return len(self._light) + len(self._heavy)
 

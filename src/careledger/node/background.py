@@ -94,6 +94,9 @@ class Background:
                 self._say(duty, problem.code)
             except OSError as problem:
                 self._say(duty, type(problem).__name__)
+            except Exception:
+                # A bug in one round must not end the duty: a log that is no longer published helps nobody.
+                log.exception("bug", extra={"fields": {"duty": duty}})
             await asyncio.sleep(seconds)
 
     async def _keep_in_sync(self) -> None:
@@ -101,7 +104,10 @@ class Background:
         is, it can't say whether a grant still stands."""
         started = asyncio.get_running_loop().time()
         while True:
-            await self.sync_all()
+            try:
+                await self.sync_all()
+            except Exception:
+                log.exception("bug", extra={"fields": {"duty": "sync"}})
             met = all(peer.token in self._standing.compared for peer in self.peers())
             hurried = not met and asyncio.get_running_loop().time() - started < HURRY_S
             await asyncio.sleep(SYNC_EVERY_S / 10 if hurried else SYNC_EVERY_S)

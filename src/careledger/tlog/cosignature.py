@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from careledger.errors import VerificationError
 from careledger.tlog.checkpoint import Checkpoint, checkpoint_of, parse_checkpoint_text
@@ -19,7 +20,6 @@ from careledger.tlog.note import (
     check_lines,
     check_name,
     cosigned_message,
-    key_id,
     open_note,
     parse_signature_lines,
     signature_line,
@@ -36,7 +36,7 @@ class Cosigner:
     def __post_init__(self) -> None:
         check_name(self.name)
 
-    @property
+    @cached_property
     def verifier(self) -> Verifier:
         return Verifier.cosignature(self.name, self.key.public)
 
@@ -51,7 +51,7 @@ def cosign(checkpoint_text: bytes, *, signer: Cosigner, now_s: int) -> bytes:
     if not 0 < now_s < 2**63:
         raise AssertionError(f"a cosignature's time is {now_s}")
     signature = now_s.to_bytes(8, "big") + signer.key.sign(cosigned_message(checkpoint_text, now_s))
-    return signature_line(signer.name, key_id(signer.name, COSIGNATURE_V1, signer.key.public), signature)
+    return signature_line(signer.name, signer.verifier.key_id, signature)
 
 
 def verify_cosignature(line: bytes, *, checkpoint_text: bytes, verifier: Verifier) -> int:

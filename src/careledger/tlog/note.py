@@ -8,9 +8,11 @@ trust is the caller's to say, every time.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from careledger.errors import MalformedError, VerificationError
 from careledger.tlog.keys import Ed25519SigningKey, Ed25519VerifyKey, SigningKey, VerifyKey
@@ -26,6 +28,9 @@ SIGNATURES_MAX = 100
 NAME_BYTES_MAX = 255
 
 _DASH = "— ".encode()
+_CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
+_PLAIN_NAME = re.compile(r"[!-*,-~]{1,255}")
+_NOT_IN_NAMES = frozenset({"Zs", "Zl", "Zp", "Cc", "Cs"})
 
 
 def key_id(name: str, algorithm: int, public: bytes) -> bytes:
@@ -35,11 +40,13 @@ def key_id(name: str, algorithm: int, public: bytes) -> bytes:
 
 def check_name(name: str) -> str:
     """Returns the name. Raises MalformedError `bad-name`: empty, too long, a space, a plus or a control character."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    # Separators (all of Go's unicode.IsSpace is in Z or Cc), controls, and the surrogates that UTF-8 can't carry.
+    if any(unicodedata.category(character) in _NOT_IN_NAMES for character in name):
+        raise MalformedError("bad-name", "a key name has a space or a control character")
     if not name or len(name.encode()) > NAME_BYTES_MAX or "+" in name:
         raise MalformedError("bad-name", "a key name is empty, too long or has a plus sign")
-    # Whatever a space or control character may be in Unicode: categories Z and C, which cover Go's unicode.IsSpace.
-    if any(unicodedata.category(character)[0] in "ZC" for character in name):
-        raise MalformedError("bad-name", "a key name has a space or a control character")
     return name
 
 
@@ -102,7 +109,7 @@ class Signer:
     def __post_init__(self) -> None:
         check_name(self.name)
 
-    @property
+    @cached_property
     def verifier(self) -> Verifier:
         return Verifier.ed25519(self.name, self.key.public)
 
@@ -112,7 +119,7 @@ class Signer:
 
     def sign_line(self, text: bytes) -> bytes:
         """The signature line over a note's text."""
-        return signature_line(self.name, key_id(self.name, ED25519, self.key.public), self.key.sign(text))
+        return signature_line(self.name, self.verifier.key_id, self.key.sign(text))
 
 
 def skey(name: str, seed: bytes, algorithm: int = ED25519) -> str:
@@ -209,7 +216,7 @@ def check_text(text: bytes) -> None:
         text.decode()
     except UnicodeDecodeError as problem:
         raise MalformedError("bad-note", "a note is not UTF-8") from problem
-    if any(byte < 0x20 and byte != 0x0A for byte in text):
+    if _CONTROL.search(text):
         raise MalformedError("bad-note", "a note has a control character")
 
 

@@ -42,14 +42,11 @@ PROOF_BYTES_MAX: Final = 1 << 20
 
 
 class VerifiedDirectory(NamedTuple):
-    """A directory that was executed again; `history` answers for every height, `directory` is at the newest."""
+    """A directory that was executed again: `directory` at its newest height, `history` for any other."""
 
     report: DirectoryReport
+    directory: Directory
     history: DirectoryHistory
-
-    @property
-    def directory(self) -> Directory:
-        return self.history.newest()
 
 
 class DirectoryProof(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +105,6 @@ def verify_directory(
             "needed: get the checkpoint of more nodes, or a newer copy",
             details={"found": len(cosigned), "needed": wanted},
         )
-    history = DirectoryHistory(genesis, blocks)
     report = DirectoryReport(
         network=directory.network,
         height=directory.height,
@@ -119,7 +115,7 @@ def verify_directory(
         cosigned=cosigned,
         needed=wanted,
     )
-    return VerifiedDirectory(report, history)
+    return VerifiedDirectory(report, directory, DirectoryHistory(genesis, blocks))
 
 
 def _execute(directory: Directory, data: bytes, height: int) -> int:

@@ -82,9 +82,6 @@ class DirectoryHistory:
             directory.apply(parse_block(self.blocks[directory.height]))
         return directory
 
-    def newest(self) -> Directory:
-        return self.at(self.height)
-
     def keys(self, height: int, received: int, *tokens: str, superseded: bool = False) -> KeysAt:
         """Signing keys by keyid as they were in force for an entry received at this height; of `tokens` alone if
         any are given. `superseded`: keys from before count too."""

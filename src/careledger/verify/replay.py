@@ -55,6 +55,7 @@ class Replay:
         self._documents: dict[str, dict[int, str]] = {}
         self._records: dict[str, dict[str, Manifest]] = {}
         self._affiliations: dict[str, Affiliation] = {}
+        self._managers: dict[tuple[str, str], str | None] = {}
         self._met = Met()
         self._pending: Contribution | None = None
         self._accepted: dict[tuple[str, str], list[tuple[int, int]]] = {}
@@ -277,11 +278,14 @@ class Replay:
         newest = max(sequences)
         if state.status == "active" and kept[newest] != state.document:
             return True, None
-        found = None if self._documents_source is None else self._documents_source(subject, newest)
-        if found is None:
-            return False, None
-        manager = open_document(found[0], found[1], kept[newest]).manager
-        return True, None if manager is msgspec.UNSET else manager
+        place = (subject, kept[newest])
+        if place not in self._managers:
+            found = None if self._documents_source is None else self._documents_source(subject, newest)
+            if found is None:
+                return False, None
+            manager = open_document(found[0], found[1], kept[newest]).manager
+            self._managers[place] = None if manager is msgspec.UNSET else manager
+        return True, self._managers[place]
 
 
 def _subject(index: int, entry: EntryBody) -> str:

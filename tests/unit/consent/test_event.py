@@ -98,16 +98,27 @@ def test_a_manager_signs_as_manager_and_as_nobody_else(chain: Any) -> None:
         assert refused.value.code == "wrong-signer"
 
 
-def test_two_signatures_are_one_too_many(chain: Any) -> None:
+def test_a_payload_that_is_too_large_is_refused(chain: Any) -> None:
+    event = msgspec.json.decode(payload_of(chain.grant_message(chain.ada, [chain.about])))
+    for size in (1 << 18, 1 << 20):
+        with pytest.raises(MalformedError) as refused:
+            consent.decode_event(canonical.encode({**event, "policy": "x" * size}))
+        assert refused.value.code == "too-large"
+
+
+@pytest.mark.parametrize("second", ["before", "after"])
+def test_two_signatures_are_one_too_many(chain: Any, second: str) -> None:
     message = chain.grant_message(chain.ada, [chain.about])
-    signers = [(chain.patient.keyid, chain.patient.sign), (chain.clinic.keyid, chain.clinic.sign)]
+    other = chain.clinic.keyid if second == "before" else chain.patient.token + "#1"
+    assert (other < chain.patient.keyid) is (second == "before")
+    signers = [(chain.patient.keyid, chain.patient.sign), (other, chain.clinic.sign)]
     envelope = canonical.encode(dsse.sign(consent.CONSENT_TYPE, payload_of(message), signers))
     with pytest.raises(VerificationError) as refused:
         consent.read_event(
             consent.EventMessage(envelope=envelope, boxes=message.boxes),
             network=chain.writer.network,
             subject=chain.patient.token,
-            keys={**chain.patient.keys, **chain.clinic.keys},
+            keys={**chain.patient.keys, other: chain.clinic.keys[chain.clinic.keyid]},
         )
     assert refused.value.code == "wrong-signer"
 
