@@ -160,7 +160,7 @@ def unpack_plaintext(wire: bytes) -> Plaintext:
 
 def _inflated(wire: bytes) -> bytes:
     used = _LENGTH_SIZE + int.from_bytes(wire[:_LENGTH_SIZE])
-    if used > len(wire) or len(wire) != padme(used):
+    if len(wire) != padme(used):
         raise _bad("does not have the padded size that its length says")
     if any(wire[used:]):
         raise _bad("has padding that is not zero")
