@@ -229,8 +229,11 @@ def decode_event_message(data: bytes) -> EventMessage:
     """Parse `encode_event_message`'s form. Raises MalformedError `bad-event-message`."""
     try:
         return _message_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise MalformedError("bad-event-message", f"a consent event message does not parse: {_line(error)}") from error
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        raise MalformedError(
+            "bad-event-message",
+            f"a consent event message of {len(data)} bytes does not parse; see docs/spec/consent.md",
+        ) from None
 
 
 def box_hash(box: bytes) -> str:
@@ -246,8 +249,10 @@ def decode_event(payload: bytes) -> ConsentEvent:
     """
     try:
         tag = _tag_decoder.decode(payload).type
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise MalformedError("not-json", f"a consent event does not parse: {_line(error)}") from error
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        raise MalformedError(
+            "not-json", f"a consent event of {len(payload)} bytes does not parse; see docs/spec/consent.md"
+        ) from None
     kind = _KINDS.get(tag)
     if kind is None:
         raise MalformedError(
@@ -309,7 +314,3 @@ def read_event(
             "wrong-box", f"event {event.seq} must come with all its boxes in the order it names them"
         )
     return event, message_id
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
