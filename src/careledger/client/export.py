@@ -7,17 +7,19 @@ the export. Format: docs/spec/export.md. `careledger verify` reads it with no ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from careledger.access import decode_entry, decode_receipt
 from careledger.client.network import Network
 from careledger.client.reader import Opened
 from careledger.client.trail import Trail
 from careledger.errors import Error, MalformedError, UnavailableError
 from careledger.fhir import export_bundle
-from careledger.records import decode_view, encode_view
+from careledger.records import OpenedRecord, decode_view, encode_view
 from careledger.seal import encode, parse_keyid
 
 __all__ = ["Exported", "Proofs", "decode_proofs", "encode_proofs", "export_record", "write_export"]
@@ -93,24 +95,15 @@ def decode_proofs(data: bytes) -> Proofs:
 async def export_record(network: Network, opened: Opened, *, subject: str, trail: Trail | None = None) -> Exported:
     """Make an export of what was opened (Owner.open_all for the whole record), with an audit trail where given.
 
-    Raises UnavailableError when an identity named in it can't be looked up.
+    Raises as Network.identity for an identity named in it; VerificationError `stale-directory`.
     """
-    ordered = sorted(
-        opened.records, key=lambda one: (one.manifest.recorded, one.manifest.submission, one.manifest.index)
-    )
+    ordered = sorted(opened.records, key=_place)
     resources = [(one.full_url, one.data) for record in ordered for one in record.resources]
     subject_url = next((str(r.header.subject_url) for r in ordered if r.header.subject_url is not msgspec.UNSET), "")
-    tokens = {subject} | {parse_keyid(one.manifest.author)[0] for one in ordered}
-    tokens |= {one.manifest.for_ for one in ordered if one.manifest.for_ is not msgspec.UNSET}
-    if trail is not None:
-        tokens |= {access.reader for access in trail.accesses}
-    identities: dict[str, list[bytes]] = {}
-    directory: list[tuple[str, str, bytes, bytes]] = []
-    for token in sorted(tokens):
-        identity = await network.identity(token)
-        identities[token] = [encode(envelope) for envelope in identity.operations]
-        shown = await network.directory_proof("identity", token)
-        directory.append(("identity", token, encode(shown.proof), shown.checkpoint.encode()))
+    receipts = [opened.receipts[node] for node in sorted(opened.receipts)]
+    trails = [] if trail is None else [ProofNode(one.node, one.checkpoint, one.entries) for one in trail.trails]
+    bodies = [decode_receipt(data).body for data in receipts] + [one[2] for part in trails for one in part.entries]
+    identities, directory = await _identities(network, _tokens(subject, ordered, bodies))
     proofs = Proofs(
         v=1,
         genesis=network.genesis_bytes,
@@ -120,12 +113,43 @@ async def export_record(network: Network, opened: Opened, *, subject: str, trail
         directory=directory,
         submissions=[_without_ciphertexts(view) for view in opened.views],
         records=[ProofRecord(one.record, _encoder.encode(one.plaintext)) for one in ordered],
-        receipts=[opened.receipts[node] for node in sorted(opened.receipts)],
-        trail=[] if trail is None else [ProofNode(one.node, one.checkpoint, one.entries) for one in trail.trails],
+        receipts=receipts,
+        trail=trails,
     )
     return Exported(
         bundle=export_bundle(resources, token=subject, subject_url=subject_url), proofs=proofs, failed=opened.failed
     )
+
+
+def _place(one: OpenedRecord) -> tuple[int, str, int]:
+    return one.manifest.recorded, one.manifest.submission, one.manifest.index
+
+
+def _tokens(subject: str, records: Sequence[OpenedRecord], bodies: Iterable[bytes]) -> set[str]:
+    """Everybody whose signature is in the export: the subject, authors, and readers in receipts and trail."""
+    tokens = {subject} | {parse_keyid(one.manifest.author)[0] for one in records}
+    tokens |= {one.manifest.for_ for one in records if one.manifest.for_ is not msgspec.UNSET}
+    for body in bodies:
+        envelopes = decode_entry(body).envelopes
+        for envelope in [] if envelopes is msgspec.UNSET else envelopes[:1]:
+            tokens |= {parse_keyid(signature.keyid)[0] for signature in envelope.signatures}
+    return tokens
+
+
+async def _identities(
+    network: Network, tokens: set[str]
+) -> tuple[dict[str, list[bytes]], list[tuple[str, str, bytes, bytes]]]:
+    """Operations and a directory proof of each identity, and of the managers that claims in them name."""
+    identities: dict[str, list[bytes]] = {}
+    directory: list[tuple[str, str, bytes, bytes]] = []
+    waiting = sorted(tokens)
+    while waiting:
+        token = waiting.pop(0)
+        identity, shown = await network.identity_with_proof(token)
+        identities[token] = [encode(envelope) for envelope in identity.operations]
+        directory.append(("identity", token, encode(shown.proof), shown.checkpoint.encode()))
+        waiting += [manager for manager in identity.managers() if manager not in identities and manager not in waiting]
+    return identities, directory
 
 
 def write_export(folder: Path, exported: Exported) -> list[Path]:

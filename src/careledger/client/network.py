@@ -16,7 +16,7 @@ import msgspec
 
 from careledger.access import DocumentMessage
 from careledger.client.exchange import Wire, gist
-from careledger.client.nodes import Node, Nodes, parse_network_file
+from careledger.client.nodes import DirectoryProof, Node, Nodes, parse_network_file
 from careledger.errors import Error, NotFoundError, UnavailableError, VerificationError
 from careledger.identity import (
     Document,
@@ -29,7 +29,7 @@ from careledger.identity import (
     parse_operation,
     verify_key,
 )
-from careledger.seal import Envelope, Key, SealingPublicKey, VerifyKey, keyid, parse_keyid, sealing_key
+from careledger.seal import Envelope, Key, SealingPublicKey, VerifyKey, decode, keyid, parse_keyid, sealing_key
 
 _AGREE_TRIES: Final = 20
 _AGREE_PAUSE_S: Final = 0.1
@@ -186,14 +186,23 @@ class Network(Nodes):
         return identity
 
     async def _proven_identity(self, token: str) -> Identity:
-        """Operations from some node, state from the proof; asked again while one is newer than the other."""
+        return (await self.identity_with_proof(token))[0]
+
+    async def identity_with_proof(self, token: str) -> tuple[Identity, DirectoryProof]:
+        """An identity looked up anew, with the directory's proof of its state, for exports.
+
+        Operations are some node's, the state is the proof's; asked again while one is newer than the other. Raises as
+        `identity`.
+        """
         for _ in range(_AGREE_TRIES):
             identity = await self._looked_up(token)
-            proven = await self.proven("identity", token, IdentityState)
-            if proven is not None and proven.head == identity.state.head:
+            shown = await self.directory_proof("identity", token)
+            _, value = self.checked_proof(shown, kind="identity", ident=token)
+            if value is not None:
+                proven = decode(value, IdentityState)
                 state = msgspec.structs.replace(identity.state, effective_at=proven.effective_at)
                 if state == proven:
-                    return msgspec.structs.replace(identity, state=state)
+                    return msgspec.structs.replace(identity, state=state), shown
             await asyncio.sleep(_AGREE_PAUSE_S)
         raise VerificationError(
             "stale-directory", f"what a node shows of {token} is not what the directory proves; ask again"

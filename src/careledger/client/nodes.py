@@ -197,9 +197,9 @@ class Nodes:
                 return await self.get_json(node, path, kind)
             except Error as error:
                 failures[node.token] = error
-        for error in failures.values():
-            if isinstance(error, NotFoundError):
-                raise error
+        for missing in failures.values():
+            if isinstance(missing, NotFoundError):
+                raise missing
         raise UnavailableError("directory-unreachable", f"no node answered about the directory ({gist(failures)})")
 
     def _json(self, answer: Answer, kind: type[T]) -> T:

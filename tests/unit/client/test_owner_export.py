@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 import careledger.records.submission as sealing
-from careledger.client import Owner, decode_proofs, encode_proofs, export_record, write_export
+from careledger.client import MemoryState, Owner, audit, decode_proofs, encode_proofs, export_record, write_export
 from careledger.errors import Error, UnavailableError
 from careledger.records import claimed_author, content_root, decode_view, verify_view
 from careledger.records.plaintext import Plaintext
 from careledger.seal import Envelope, decode
 from careledger.transport import Answer
+from careledger.verify.export import verify_export
 
 
 def test_opens_everything_with_a_single_custodian_left(treated: Any, faults: Any) -> None:
@@ -109,6 +110,39 @@ def test_export_has_the_exact_bytes_and_proofs_that_hold_without_a_network(treat
     for operations in proofs.identities.values():
         for envelope in operations:
             decode(envelope, Envelope, size_max=1 << 16)
+
+
+def test_the_offline_verifier_accepts_an_export_with_its_trail_and_refuses_a_changed_one(
+    lab: Any, make_treated: Any, tmp_path: Path
+) -> None:
+    treated = make_treated()
+    lab.run(treated.reader().open(treated.subject, treated.records, purpose="TREAT"))
+    opened = lab.run(Owner(treated.patient).open_all())
+    trail = lab.run(audit(lab.network, treated.patient.keys, state=MemoryState()))
+    exported = lab.run(export_record(lab.network, opened, subject=treated.subject, trail=trail))
+    write_export(tmp_path, exported)
+
+    def fetch(path: str) -> bytes:
+        return (tmp_path / path).read_bytes()
+
+    report = verify_export(fetch, network=lab.id)
+    assert (report.records, report.resources, report.bundle) == (len(treated.records), 5, True)
+    assert set(report.trail) == {node.token for node in lab.nodes}
+    assert report.accesses == len(trail.accesses)
+    bundle = tmp_path / "bundle.json"
+    bundle.write_bytes(bundle.read_bytes().replace(b"HbA1c 0", b"HbA1c 9"))
+    with pytest.raises(Error) as refused:
+        verify_export(fetch, network=lab.id)
+    assert refused.value.code == "wrong-bundle"
+
+
+def test_a_clinicians_export_verifies_too(treated: Any, tmp_path: Path) -> None:
+    lab = treated.lab
+    opened = lab.run(treated.reader().open(treated.subject, treated.records, purpose="TREAT"))
+    exported = lab.run(export_record(lab.network, opened, subject=treated.subject))
+    write_export(tmp_path, exported)
+    report = verify_export(lambda path: (tmp_path / path).read_bytes(), network=lab.id)
+    assert report.receipts == 3
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"careledger/export/v1\n", b"careledger/export/v2\n\x80"])
