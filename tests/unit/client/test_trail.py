@@ -149,3 +149,47 @@ def test_pages_are_put_together(lab: Any, make_treated: Any, monkeypatch: pytest
     found = trail(lab, treated)
     assert found.complete
     assert sum(len(one.nodes) == 4 for one in found.accesses) == 8
+
+
+def test_a_read_that_a_custodian_made_up_is_not_shown_as_somebodys(lab: Any, make_treated: Any) -> None:
+    """The entry is in its log and cosigned; but no reader signed the request."""
+    treated = make_treated()
+    lab.run(treated.reader().open(treated.subject, treated.records, purpose="TREAT"))
+    node = next(node for node in lab.nodes if node.custodian.store.main.execute(_ACCESS).fetchone())
+    _, salt, body = node.custodian.store.main.execute(_ACCESS).fetchone()
+
+    async def makes_up(path: str, data: bytes, honest: Any) -> Answer:
+        answer = await honest()
+        if path != "/v1/audit":
+            return answer
+        return Answer(200, other_log(), answer.headers)
+
+    def other_log() -> bytes:
+        """A log of one entry, signed with the node's own key and cosigned by the others, who see leaves only."""
+        from careledger.access import EntryBody, leaf
+        from careledger.seal import b64, decode, encode, unb64
+        from careledger.tlog import Checkpoint, cosign, leaf_hash, root_of, sign_checkpoint
+
+        entry = decode(body, EntryBody)
+        envelope = entry.envelopes[0]
+        signature = bytearray(unb64(envelope.signatures[0].sig))
+        signature[0] ^= 1
+        broken = msgspec.structs.replace(
+            envelope, signatures=[msgspec.structs.replace(envelope.signatures[0], sig=b64(bytes(signature)))]
+        )
+        forged = encode(msgspec.structs.replace(entry, index=0, envelopes=[broken]))
+        root = root_of([leaf_hash(leaf("access", salt, forged))])
+        note = sign_checkpoint(Checkpoint(node.log_signer.name, 1, root), signer=node.log_signer)
+        text = note[: note.index(b"\n\n") + 1]
+        for other in lab.nodes:
+            if other is not node:
+                note += cosign(text, signer=other.cosigner, now_s=1_790_000_000)
+        return msgspec.msgpack.encode([note, [[0, salt, forged, []]], False])
+
+    node.fault = makes_up
+    found = trail(lab, treated)
+    assert found.missing[node.token].code == "bad-signature"
+    assert not found.complete
+
+
+_ACCESS = "SELECT idx, salt, body FROM entries WHERE kind = 1 ORDER BY idx DESC LIMIT 1"
