@@ -677,6 +677,77 @@ def test_failed_commit_leaves_memory_and_disk_where_they_were(ready: Net, monkey
     check_log(ready)
 
 
+def test_log_files_that_cannot_be_written_stop_no_block_and_are_repaired_later(ready: Net) -> None:
+    folder = ready.path / "log"
+    blocked = folder / "tile" / "entries"
+    hidden = folder / "hidden"
+    blocked.rename(hidden)
+    blocked.write_bytes(b"a file where a folder should be")
+    ready.enrol(2)
+    assert "can't be written" in ready.sequencer.folder_fault
+    line = ready.sync(ready.followers[0])
+    assert ready.sequencer.add_cosignature(ready.sequencer.height, line)
+    blocked.unlink()
+    ready.enrol(1)
+    assert ready.sequencer.folder_fault == ""
+    hidden.rename(folder.parent / "hidden")
+    check_log(ready)
+
+
+def test_sequencer_restored_from_an_old_copy_notices_and_catches_up_from_a_follower(ready: Net) -> None:
+    import shutil
+
+    follower = ready.followers[0]
+    ready.sync(follower)
+    ready.sequencer.close()
+    path = ready.path / "sequencer-0.db"
+    shutil.copy(path, ready.path / "old.db")
+    ready.sequencer = ready.world.sequencer(ready.path)
+    ready.sequencer.check_not_rolled_back(follower.checkpoint())
+    ready.enrol(2)
+    ready.sync(follower)
+    ready.sequencer.close()
+    for file in ready.path.glob("sequencer-0.db*"):
+        file.unlink()
+    shutil.copy(ready.path / "old.db", path)
+    ready.sequencer = ready.world.sequencer(ready.path)
+    with pytest.raises(VerificationError) as caught:
+        ready.sequencer.check_not_rolled_back(follower.checkpoint())
+    assert caught.value.code == "rolled-back"
+    assert caught.value.details == {"size": follower.height, "height": ready.sequencer.height}
+    # Going on regardless is a fork, and it would be noticed here too.
+    ready.sequencer.close()
+    party = ready.world.parties[0]
+    catching_up = Follower(path, genesis=ready.world.genesis, node=party.node, witness=party.witness_key)
+    found = follower.blocks_after(catching_up.height)
+    assert found is not None
+    catching_up.accept(*found, now_ms=ready.world.now_ms)
+    catching_up.close()
+    ready.sequencer = ready.world.sequencer(ready.path)
+    ready.sequencer.check_not_rolled_back(follower.checkpoint())
+    ready.enrol(1)
+    ready.sync(follower)
+    assert follower.height == ready.sequencer.height
+
+
+def test_sequencer_that_went_on_from_an_old_copy_is_shown_its_fork(ready: Net, tmp_path: Path) -> None:
+    follower = ready.followers[0]
+    ready.sync(follower)
+    other = tmp_path / "other"
+    other.mkdir()
+    fork = ready.world.sequencer(other)
+    while fork.height <= follower.height:
+        fork.submit([ready.world.enrol(ready.world.person())], now_ms=ready.world.now_ms)
+    with pytest.raises(VerificationError) as caught:
+        fork.check_not_rolled_back(follower.checkpoint())
+    assert caught.value.code == "fork"
+    stranger = signed_by(SigningKey(bytes(32)), ready.world.network, 1, bytes(32), bytes(32))
+    with pytest.raises(VerificationError) as caught:
+        fork.check_not_rolled_back(stranger)
+    assert caught.value.code == "no-signature"
+    fork.close()
+
+
 def test_store_that_was_altered_is_refused_at_start(ready: Net) -> None:
     ready.sequencer.close()
     path = ready.path / "sequencer-0.db"

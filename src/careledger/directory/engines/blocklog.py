@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from careledger.directory.engines.blockstore import BlockStore
+from careledger.directory.engines.blockstore import BlockStore, StoredCheckpoint
 from careledger.directory.engines.logfolder import LogFolder
 from careledger.directory.genesis import log_origin, network_of, parse_genesis
 from careledger.directory.proofs import cosignatures_needed, parse_app_hash
@@ -22,6 +22,7 @@ from careledger.directory.transactions import Enrol, parse_block
 from careledger.errors import (
     Error,
     NotFoundError,
+    UnavailableError,
     VerificationError,
 )
 from careledger.identity import Token, parse_operation
@@ -31,7 +32,9 @@ from careledger.tlog import (
     Cosigner,
     LogTail,
     cosign,
+    leaf_hashes_of,
     open_checkpoint,
+    root_of,
     tail_of_entries,
     verify_cosignature,
 )
@@ -65,6 +68,8 @@ class Replica:
         self._tail = LogTail()
         self.repaired: list[str] = []
         """Log files that were missing or differed when this replica was opened."""
+        self.folder_fault = ""
+        """Why the log's files could not be written, empty while they are up to date."""
         try:
             self._replay()
         except BaseException:
@@ -221,12 +226,32 @@ class Replica:
     def _grow(self, blocks: Sequence[bytes]) -> None:
         """After the commit: the log's tail and files. The files are derived, so that a crash here is repaired."""
         _, files = self._tail.append(blocks)
-        if self._folder is not None:
-            self._folder.grow(files, self.checkpoint(), size=self.height)
+        if self._folder is None:
+            return
+        try:
+            if self.folder_fault:
+                _, everything = tail_of_entries(list(self._store.blocks(1, self.height)))
+                self._folder.repair(everything, self.checkpoint(), size=self.height)
+            else:
+                self._folder.grow(files, self.checkpoint(), size=self.height)
+            self.folder_fault = ""
+        except UnavailableError as error:
+            # The blocks are durable and were answered for; only their public copy is late. The next growth repairs it.
+            self.folder_fault = error.message
+
+    def _agrees(self, stated: Checkpoint, mine: StoredCheckpoint | None) -> bool:
+        """Whether a checkpoint at or below this height is of this history; `mine` is the stored one of that size."""
+        if mine is not None:
+            return note_text(mine.note) == stated.text
+        return root_of(leaf_hashes_of(list(self._store.blocks(1, stated.size)))) == stated.root
 
     def _publish_checkpoint(self, size: int) -> None:
-        if self._folder is not None and size == self.height:
+        if self._folder is None or size != self.height or self.folder_fault:
+            return
+        try:
             self._folder.set_checkpoint(self.checkpoint())
+        except UnavailableError as error:
+            self.folder_fault = error.message
 
 
 def wrong_block(height: int, why: str) -> VerificationError:

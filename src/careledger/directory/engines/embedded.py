@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from careledger.directory.engines.blocklog import ACCEPT_BLOCKS_MAX, Replica, note_text, wrong_block
+from careledger.directory.engines.blocklog import ACCEPT_BLOCKS_MAX, Replica, wrong_block
 from careledger.directory.engines.blockstore import StoredCheckpoint
 from careledger.directory.genesis import directory_origin
 from careledger.directory.proofs import app_hash_line
@@ -27,11 +27,9 @@ from careledger.tlog import (
     Signer,
     Verifier,
     leaf_hash,
-    leaf_hashes_of,
     open_checkpoint,
     open_note,
     parse_unverified_checkpoint,
-    root_of,
     sign_checkpoint,
 )
 
@@ -104,6 +102,23 @@ class Sequencer(Replica):
             return False
         self._make_blocks([], now_ms)
         return True
+
+    def check_not_rolled_back(self, note: bytes) -> None:
+        """Compare with a note that this sequencer signed before, as a follower shows it at start.
+
+        A store restored from an old copy would order something else at the same heights: a fork under its own name.
+        Raises VerificationError `rolled-back` (open the store as Follower, take the missing blocks from a follower,
+        then sequence again), `fork`; and, for a note that it never signed, `no-signature`, `bad-signature`.
+        """
+        stated = open_checkpoint(note, verifier=self._signer.verifier)
+        if stated.size > self.height:
+            raise VerificationError(
+                "rolled-back",
+                f"this sequencer signed {stated.size} blocks and has only {self.height}: get the rest from a follower",
+                details={"size": stated.size, "height": self.height},
+            )
+        if not self._agrees(stated, self._store.checkpoint(stated.size)):
+            raise _forked(stated.size)
 
     def _in_office(self) -> bool:
         return self.directory.sequencer_verifier() == self._signer.verifier
@@ -257,20 +272,19 @@ class Follower(Replica):
             if kept is not None:
                 with self._store.writing():
                     self._store.add_fork(stated.size, kept.note, checkpoint)
-            raise VerificationError(
-                "fork",
-                f"the sequencer signed two directories of {stated.size} blocks: both notes are kept as evidence",
-                details={"size": stated.size},
-            )
+            raise _forked(stated.size)
         line = dict(self._store.cosignatures(stated.size)).get(self.cosigner.vkey)
         if line is None:
             raise wrong_block(stated.size, "this replica has not stopped at that height; ask for the newest checkpoint")
         return line
 
-    def _agrees(self, stated: Checkpoint, mine: StoredCheckpoint | None) -> bool:
-        if mine is not None:
-            return note_text(mine.note) == stated.text
-        return root_of(leaf_hashes_of(list(self._store.blocks(1, stated.size)))) == stated.root
-
 
 _TOO_LARGE: Final = TxResult("too-large", "the transaction is larger than a block may be")
+
+
+def _forked(size: int) -> VerificationError:
+    return VerificationError(
+        "fork",
+        f"the sequencer signed two directories of {size} blocks: both notes are kept as evidence",
+        details={"size": size},
+    )
