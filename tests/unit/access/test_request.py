@@ -57,10 +57,15 @@ def test_a_request_signed_by_somebody_else_is_refused(world: Any) -> None:
     assert refusal(world, world.message(signer=(world.ada.token + "#1", world.ada.sign))) == "unknown-key"
 
 
-def test_a_request_signed_by_two_is_refused(world: Any) -> None:
+@pytest.mark.parametrize("sorts", ["before", "after"])
+def test_a_request_signed_by_two_is_refused(world: Any, sorts: str) -> None:
+    second = "cl1" + "0" * 46 + "#0" if sorts == "before" else world.ada.token + "#1"
+    assert (second < world.ada.keyid) is (sorts == "before")
     payload = canonical.encode(world.request())
-    envelope = dsse.sign(access.AccessRequest.TYPE, payload, [world.ada.signer, world.bea.signer])
-    assert refusal(world, replace(world.message(), request=canonical.encode(envelope))) == "wrong-signer"
+    signers = [world.ada.signer, (second, world.bea.sign)]
+    envelope = canonical.encode(dsse.sign(access.AccessRequest.TYPE, payload, signers))
+    keys = {**world.keys, second: world.bea.verify}
+    assert refusal(world, replace(world.message(), request=envelope), keys=keys) == "wrong-signer"
 
 
 def test_an_answer_key_that_was_not_signed_for_is_refused(world: Any) -> None:
@@ -82,6 +87,7 @@ def test_every_changed_byte_of_the_envelope_is_refused(world: Any) -> None:
     "changes",
     [
         {"list_": True},
+        {"list_": False},
         {"records": UNSET},
         {"records": UNSET, "list_": False},
         {"records": ["cd" * 16, "cd" * 16]},
