@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -60,9 +61,36 @@ def demo(
     raise typer.Exit(run_demo(data=data, nodes=nodes, folder=folder, check=check, out=sys.stdout))
 
 
+@app.command()
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help="Only this measurement (may be repeated).")] = None,
+    data: Annotated[Path | None, typer.Option(help="FHIR bundles for the import; own ones when not given.")] = None,
+    profile: Annotated[bool, typer.Option(help="Also say where the time goes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
+) -> None:
+    """Measure a network of separate processes on this machine."""
+    from careledger.bench.running import run as measure  # noqa: PLC0415
+
+    def progress(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = measure(only, folder=None, data=data, profile=profile, report=progress)
+    typer.echo(json.dumps(found) if as_json else json.dumps(found, indent=1))
+
+
+def _register_people() -> None:
+    """The commands against a network; they need the client's libraries, which `demo` and `--help` of it do not."""
+    from careledger.cli import organisations, people, verifying  # noqa: PLC0415
+
+    people.register(app)
+    organisations.register(app)
+    verifying.register(app)
+
+
 def run() -> None:
     """Run the command line and end the process with its exit code."""
     debug = "--debug" in sys.argv
+    _register_people()
     try:
         code = app(standalone_mode=False)
     except Error as error:

@@ -29,7 +29,7 @@ __all__ = ["LOCAL_PARAMETERS", "LocalNetwork", "LocalNode"]
 
 LOCAL_PARAMETERS: Mapping[str, Value] = {"anchor_min_ms": 2_000, "requests_per_hour": 1_000_000_000}
 """Demo and tests anchor every 2 s (DESIGN 5.5), and read faster than any person."""
-START_S = 20.0
+START_S = 60.0
 STOP_S = 8.0
 
 
