@@ -22,6 +22,7 @@ from careledger.client.keys import HeldKeys, KeyFolder, MemoryState, State
 from careledger.client.managed import Manager, claim
 from careledger.client.network import Identity, Network, Subject
 from careledger.client.nodes import Node, network_file, parse_network_file
+from careledger.client.opening import Opened
 from careledger.client.organisation import (
     Organisation,
     Staff,
@@ -32,7 +33,7 @@ from careledger.client.organisation import (
 )
 from careledger.client.owner import Owner
 from careledger.client.patient import Granted, Patient, Published
-from careledger.client.reader import Listing, Opened, Reader
+from careledger.client.reader import Listing, Reader
 from careledger.client.trail import LoggedAccess, NodeTrail, Trail, audit, cosigners_needed
 
 __all__ = [

@@ -15,7 +15,7 @@ import msgspec
 
 from careledger.access import decode_entry, decode_receipt
 from careledger.client.network import Network
-from careledger.client.reader import Opened
+from careledger.client.opening import Opened
 from careledger.client.trail import Trail
 from careledger.errors import Error, MalformedError, UnavailableError
 from careledger.fhir import export_bundle

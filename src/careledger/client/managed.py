@@ -26,10 +26,11 @@ from careledger.client.enrolment import (
 from careledger.client.keys import HeldKeys, KeyFolder, MemoryState, State
 from careledger.client.network import Network, Subject
 from careledger.client.nodes import Node
+from careledger.client.opening import not_enough
 from careledger.client.organisation import Staff
 from careledger.client.owner import Owner
 from careledger.client.patient import Patient
-from careledger.client.reader import CLIENT, not_enough
+from careledger.client.reader import CLIENT
 from careledger.client.release import Asked, Release, asked, checked_release
 from careledger.consent import NO_HEAD
 from careledger.errors import NotFoundError, VerificationError

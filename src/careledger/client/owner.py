@@ -18,9 +18,10 @@ from careledger.client.exchange import gist
 from careledger.client.keys import HeldKeys
 from careledger.client.network import Subject
 from careledger.client.nodes import Node
+from careledger.client.opening import Opened, not_enough, raise_common
 from careledger.client.organisation import Staff
 from careledger.client.patient import Patient
-from careledger.client.reader import CLIENT, Listing, Opened, not_enough, raise_common
+from careledger.client.reader import CLIENT, Listing
 from careledger.client.release import Asked, Release, asked, checked_listing, checked_release
 from careledger.errors import Error, NotPermittedError, UnavailableError, VerificationError
 from careledger.identity import default_threshold

@@ -14,7 +14,8 @@ from careledger.access import (
     encode_access_answer,
     seal_answer,
 )
-from careledger.client.reader import Opened, Reader
+from careledger.client.opening import Opened
+from careledger.client.reader import Reader
 from careledger.errors import Error, NotPermittedError, UnavailableError
 from careledger.records import decode_view, encode_view
 from careledger.seal import Envelope, SealingPublicKey, decode, envelope_message_id
