@@ -80,6 +80,11 @@ class BodyAudit:
         self.erased: set[int] = set()
         self.checked = 0
 
+    @property
+    def taken(self) -> int:
+        """Entries of the bundles taken so far."""
+        return len(self._kinds)
+
     def take(self, first: int, prefixes: Sequence[bytes], commitments: bytes) -> None:
         """The bodies of one bundle, whose leaves are proven.
 

@@ -77,9 +77,8 @@ def verify_log(
         if audit is not None:
             audit.finish()
     except Error as problem:
-        earlier = None if audit is None else _missing_before(fetch, checkpoint, audit, problem)
-        if earlier is not None:
-            raise earlier from problem
+        if audit is not None:
+            _check_before(fetch, checkpoint, audit, problem)
         raise
     reader = TileReader(fetch, size=checkpoint.size, root=checkpoint.root)
     extends = check_known(reader, known, origin=checkpoint.origin)
@@ -142,21 +141,35 @@ def _bundles(fetch: Fetch, checkpoint: Checkpoint) -> Iterator[tuple[int, list[b
         ) from problem
 
 
-def _missing_before(fetch: Fetch, checkpoint: Checkpoint, audit: BodyAudit, problem: Error) -> VerificationError | None:
-    """An unexcused missing body before the entry that a refusal is about: then that one was the first.
+def _check_before(fetch: Fetch, checkpoint: Checkpoint, audit: BodyAudit, problem: Error) -> None:
+    """Raise what is wrong before the entry that a refusal is about, so that the first bad index is the first of any
+    kind: a body earlier in the same bundle, or one that is missing and that no later entry excuses.
 
-    Whether an erase entry further on excuses it is read from what follows, as far as it can be read at all.
+    What follows is not proven, but it only decides which of two refusals is given.
     """
     at = index_of(problem)
-    if at is None or not audit.missing or audit.missing[0] >= at:
-        return None
-    later = set(audit.erased)
-    for bundle in range(at // TILE_WIDTH, -(-checkpoint.size // TILE_WIDTH)):
-        width = min(TILE_WIDTH, checkpoint.size - bundle * TILE_WIDTH)
+    if at is None:
+        return
+    done = audit.taken
+    if done < at < done + TILE_WIDTH:
+        entries = _unproven(fetch, checkpoint, done // TILE_WIDTH)[: at - done]
         try:
-            entries = decode_entries(fetch(entries_path(bundle, width)), width=width)
-        except Error:
-            continue
-        later |= audit.excuses(bundle * TILE_WIDTH, entries)
-    index = next((one for one in audit.missing if one < at and one not in later), None)
-    return None if index is None else missing_body(index, "no erase entry names it")
+            audit.take(done, *LeafForms().take(done, entries))
+        except Error as earlier:
+            raise earlier from problem
+    excused = set(audit.erased)
+    if audit.missing and audit.missing[0] < at:
+        for bundle in range(at // TILE_WIDTH, -(-checkpoint.size // TILE_WIDTH)):
+            excused |= audit.excuses(bundle * TILE_WIDTH, _unproven(fetch, checkpoint, bundle))
+    index = next((one for one in audit.missing if one < at and one not in excused), None)
+    if index is not None:
+        raise missing_body(index, "no erase entry names it") from problem
+
+
+def _unproven(fetch: Fetch, checkpoint: Checkpoint, bundle: int) -> list[bytes]:
+    """A bundle's entries as they stand there; none if they can't be read."""
+    width = min(TILE_WIDTH, checkpoint.size - bundle * TILE_WIDTH)
+    try:
+        return decode_entries(fetch(entries_path(bundle, width)), width=width)
+    except Error:
+        return []

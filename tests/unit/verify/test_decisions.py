@@ -1,0 +1,224 @@
+"""Decisions and signatures: an operator that enters something else than the rules say is caught by its own log."""
+
+import msgspec
+import pytest
+
+from careledger.errors import Error
+from careledger.verify import index_of
+
+
+def refusal(run, *args):
+    with pytest.raises(Error) as caught:
+        run(*args)
+    return caught.value.code, index_of(caught.value)
+
+
+def signed_again(node, audit, index, **fields):
+    """The operator rewrites an entry, rebuilds everything and signs: only the rules can tell."""
+    node.change(index, **fields)
+    node.publish()
+    return refusal(audit, node)
+
+
+def test_a_denied_request_entered_as_allowed(operator, audit_decisions):
+    node = operator(1)
+    index = node.find(kind="access", decision="deny", reason="no-grant")
+    assert signed_again(node, audit_decisions, index, decision="allow") == ("wrong-decision", index)
+
+
+def test_an_allowed_request_entered_as_denied(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    got = signed_again(node, audit_decisions, index, decision="deny", reason="no-grant", grant=None)
+    assert got == ("wrong-decision", index)
+
+
+def test_another_reason_than_the_rules_give(operator, audit_decisions):
+    node = operator(1)
+    index = node.find(kind="access", decision="deny", reason="revoked")
+    assert signed_again(node, audit_decisions, index, reason="expired") == ("wrong-decision", index)
+
+
+def test_another_grant_than_the_rules_use(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    assert signed_again(node, audit_decisions, index, grant="0" * 32) == ("wrong-decision", index)
+
+
+@pytest.mark.parametrize("change", [{"consent_seq": 0, "consent_hash": "00" * 32}, {"consent_hash": "11" * 32}])
+def test_a_decision_with_another_state_of_consent(operator, audit_decisions, change):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    assert signed_again(node, audit_decisions, index, **change) == ("wrong-moment", index)
+
+
+def test_a_decision_with_another_age_of_the_directory(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    assert signed_again(node, audit_decisions, index, directory_age=5)[1] == index
+
+
+def test_a_decision_with_a_directory_that_did_not_know_the_reader(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    code, at = signed_again(node, audit_decisions, index, directory_height=1)
+    assert at == index
+    assert code == "wrong-moment"
+
+
+def test_limits_that_are_not_the_directory_s(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    counters = msgspec.json.decode(node.entry(index)[2])["counters"]
+    for name in ("requests_max", "stale_max_ms", "head_fresh_ms"):
+        got = signed_again(node, audit_decisions, index, counters={**counters, name: counters[name] + 1})
+        assert got == ("wrong-counters", index)
+        without = {key: value for key, value in counters.items() if key != name}
+        assert signed_again(node, audit_decisions, index, counters=without) == ("wrong-counters", index)
+
+
+def test_fewer_new_people_counted_than_the_log_shows(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access")
+    counters = msgspec.json.decode(node.entry(index)[2])["counters"]
+    assert counters["unseen"] > 0
+    got = signed_again(node, audit_decisions, index, counters={**counters, "unseen": 0})
+    assert got == ("wrong-counters", index)
+
+
+def test_more_requests_counted_than_allowed(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    counters = msgspec.json.decode(node.entry(index)[2])["counters"]
+    got = signed_again(node, audit_decisions, index, counters={**counters, "requests": 1000})
+    assert got == ("wrong-decision", index)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("access", "owner"), ("keep", "consent"), ("keep", "inbox")])
+def test_a_signature_that_does_not_hold(operator, audit_decisions, kind, reason):
+    node = operator(1)
+    index = next((at for at, found, body in node.bodies() if found == kind and body["reason"] == reason), None)
+    if index is None:
+        node = operator(3)
+        index = node.find(kind=kind, reason=reason)
+    envelopes = msgspec.json.decode(node.entry(index)[2])["envelopes"]
+    sig = envelopes[0]["signatures"][0]["sig"]
+    envelopes[0]["signatures"][0]["sig"] = ("A" if sig[0] != "A" else "B") + sig[1:]
+    assert signed_again(node, audit_decisions, index, envelopes=envelopes) == ("bad-signature", index)
+
+
+def test_a_request_entered_long_after_it_was_signed(operator, audit_decisions):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    body = msgspec.json.decode(node.entry(index)[2])
+    later = {"received": body["received"] + 200_000, "directory_age": body["directory_age"] + 200_000}
+    assert signed_again(node, audit_decisions, index, **later) == ("stale-request", index)
+
+
+def test_a_request_about_another_subject_than_the_entry_says(operator, audit_decisions, auditor):
+    node = operator(2)
+    index = node.find(kind="access", decision="allow", reason="grant")
+    code, at = signed_again(node, audit_decisions, index, subject=auditor.tokens[1])
+    assert (code, at) == ("wrong-entry", index)
+
+
+def test_a_consent_event_turned_into_a_document(operator, audit_decisions):
+    """The operator makes an event disappear from the subject's chain."""
+    node = operator(2)
+    events = [at for at, kind, body in node.bodies() if kind == "keep" and body["reason"] == "consent"]
+    bodies = {at: body for at, _, body in node.bodies()}
+    subject = bodies[events[0]]["subject"]
+    mine = [at for at in events if bodies[at]["subject"] == subject]
+    victim = mine[1]
+    node.change(victim, envelopes=None, reason="document", details={"document": "0" * 64, "sequence": 0})
+    node.publish()
+    assert refusal(audit_decisions, node) == ("wrong-document", victim)
+
+
+def test_a_manifest_moved_to_another_compartment(operator, audit_decisions):
+    """The manifest is the author's: with another compartment it no longer makes its record's id or submission fit."""
+    node = operator(1)
+    index = node.find(kind="keep", reason="manifest")
+    manifest = msgspec.json.decode(node.entry(index)[2])["manifest"]
+    got = signed_again(node, audit_decisions, index, manifest={**manifest, "index": manifest["index"] + 7})
+    assert got == ("bad-record-id", index)
+
+
+def test_a_contribution_decided_against_the_rules_is_named_at_its_submission(operator, audit_decisions):
+    node = operator(1)
+    submission = node.find(kind="keep", reason="inbox")
+    manifest = msgspec.json.decode(node.entry(submission + 1)[2])["manifest"]
+    got = signed_again(node, audit_decisions, submission + 1, manifest={**manifest, "epoch": manifest["epoch"] + 1})
+    assert got == ("wrong-decision", submission)
+
+
+def test_an_inbox_count_lower_than_the_log_shows(operator, audit_decisions):
+    node = operator(1)
+    first = node.find(kind="keep", reason="inbox")
+    template = msgspec.json.decode(node.entry(first)[2])
+    assert template["counters"]["inbox_records"] == 0
+    counters = {**template["counters"], "inbox_records_max": 10**6}
+    assert signed_again(node, audit_decisions, first, counters=counters) == ("wrong-counters", first)
+
+
+def test_a_manifest_without_its_submission(operator, audit_decisions):
+    node = operator(1)
+    index = node.find(kind="keep", reason="manifest")
+    body = msgspec.json.decode(node.entry(index)[2])
+    at = node.append("keep", {name: value for name, value in body.items() if name not in ("index", "kind")})
+    node.publish()
+    assert refusal(audit_decisions, node) == ("wrong-entry", at)
+
+
+def test_a_document_that_the_directory_does_not_have(operator, audit_decisions):
+    node = operator(1)
+    index = node.find(kind="keep", reason="document")
+    details = msgspec.json.decode(node.entry(index)[2])["details"]
+    got = signed_again(node, audit_decisions, index, details={**details, "document": "0" * 64})
+    assert got == ("wrong-document", index)
+
+
+def test_a_managed_access_by_somebody_who_does_not_manage(operator, audit_decisions):
+    for number in (1, 2, 3, 4):
+        node = operator(number)
+        managed = [at for at, kind, body in node.bodies() if kind == "access" and body["reason"] == "managed"]
+        if managed:
+            break
+    assert managed
+    got = signed_again(node, audit_decisions, managed[0], decision="deny", reason="no-grant")
+    assert got == ("wrong-decision", managed[0])
+
+
+def test_what_peers_handed_on_is_replayed_as_such(operator, audit_decisions):
+    """Node 4 was down: it kept through a peer, and says so; without saying so the keys or the time don't fit."""
+    node = operator(4)
+    through = [at for at, _, body in node.bodies() if (body.get("details") or {}).get("via")]
+    assert through
+    assert audit_decisions(node).decisions > 0
+
+
+def test_a_sync_request_that_was_for_another_node(operator, audit_decisions, auditor):
+    for number in (1, 2, 3):
+        node = operator(number)
+        found = [at for at, kind, _ in node.bodies() if kind == "system"]
+        if found:
+            break
+    assert found
+    envelopes = msgspec.json.decode(node.entry(found[0])[2])["envelopes"]
+    other = operator(next(n for n in (1, 2, 3) if n != number))
+    node_token = auditor.tokens[number]
+    assert node_token
+    index = other.append(
+        "system",
+        {
+            **{
+                name: value
+                for name, value in msgspec.json.decode(node.entry(found[0])[2]).items()
+                if name not in ("index", "kind")
+            },
+            "node": auditor.tokens[int(other.folder.name[-1])],
+            "envelopes": envelopes,
+        },
+    )
+    other.publish()
+    assert refusal(audit_decisions, other) == ("wrong-entry", index)
