@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from careledger.directory.signers import current_keys, decode_payload, require_member, require_node
+from careledger.directory.signers import current_keys, open_signed, signed_by_member, signed_by_node
 from careledger.directory.state import Staging
 from careledger.directory.transactions import Enrol
 from careledger.directory.values import LicenceState, QuotaState
@@ -34,8 +34,8 @@ def apply_bare_inception(_staging: Staging, _envelope: Envelope) -> None:
 
 def apply_enrol(staging: Staging, envelope: Envelope) -> None:
     """An inception brought in by a member's node, within the member's quota of the day."""
-    enrol = decode_payload(envelope, Enrol)
-    node = require_node(staging, envelope, enrol.node, enrol.network)
+    enrol, signer = open_signed(staging, envelope, Enrol)
+    node = signed_by_node(staging, signer, enrol.node)
     parsed = parse_operation(enrol.inception)
     if not isinstance(parsed.operation, Inception):
         raise VerificationError("wrong-type", "only an inception can be enrolled; send other operations as they are")
@@ -66,8 +66,8 @@ def apply_operation_transaction(staging: Staging, envelope: Envelope) -> None:
 
 def apply_licence(staging: Staging, envelope: Envelope) -> None:
     """A licensor's statement about a person's licence, linked to the one before."""
-    statement = decode_payload(envelope, Licence)
-    licensor = require_member(staging, envelope, statement.licensor, statement.network)
+    statement, signer = open_signed(staging, envelope, Licence)
+    licensor = signed_by_member(staging, signer, statement.licensor)
     if "licensor" not in licensor.roles:
         raise NotPermittedError("not-a-licensor", "only a member with the role licensor attests licences")
     person = staging.identity(statement.person)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from careledger.directory.genesis import log_origin
-from careledger.directory.signers import decode_payload, require_node, signer_of
+from careledger.directory.signers import open_signed, signed_by_node
 from careledger.directory.state import Staging
 from careledger.directory.transactions import Anchor, ForkEvidence
 from careledger.directory.values import AnchorState, ForkMark, NodeState
@@ -20,8 +20,8 @@ __all__ = ["apply_anchor", "apply_fork_evidence"]
 
 def apply_anchor(staging: Staging, envelope: Envelope) -> None:
     """A node's checkpoint: signed by its log key, and proven to extend its last anchor."""
-    anchor = decode_payload(envelope, Anchor)
-    node = require_node(staging, envelope, anchor.node, anchor.network)
+    anchor, signer = open_signed(staging, envelope, Anchor)
+    node = signed_by_node(staging, signer, anchor.node)
     if staging.fork(node.token) is not None:
         raise NotPermittedError("forked", "the node's log was proven to have forked: its member must replace the node")
     checkpoint = _checkpoint_by(anchor.checkpoint, staging.network, node, [node.log_key])
@@ -51,8 +51,8 @@ def apply_anchor(staging: Staging, envelope: Envelope) -> None:
 
 def apply_fork_evidence(staging: Staging, envelope: Envelope) -> None:
     """Two checkpoints of one log that can't both be true, whoever of the members' nodes found them."""
-    evidence = decode_payload(envelope, ForkEvidence)
-    require_node(staging, envelope, signer_of(envelope), evidence.network)
+    evidence, signer = open_signed(staging, envelope, ForkEvidence)
+    signed_by_node(staging, signer, signer)
     node = staging.node(evidence.node)
     if node is None:
         raise NotFoundError("not-a-node", f"{evidence.node} is no member's node")

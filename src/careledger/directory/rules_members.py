@@ -9,7 +9,7 @@ import msgspec
 
 from careledger.directory.genesis import MEMBERS_MAX, NodeEntry, check_node_entries
 from careledger.directory.parameters import check_parameter
-from careledger.directory.signers import decode_payload, require_member
+from careledger.directory.signers import open_signed, signed_by_member
 from careledger.directory.state import Staging
 from careledger.directory.transactions import (
     Admit,
@@ -36,8 +36,8 @@ _FORMER_KEYS_MAX: Final = 64
 
 def apply_propose(staging: Staging, envelope: Envelope) -> None:
     """A member's proposal, which is its vote too; a network of one member decides at once."""
-    propose = decode_payload(envelope, MemberPropose)
-    require_member(staging, envelope, propose.member, propose.network)
+    propose, signer = open_signed(staging, envelope, MemberPropose)
+    signed_by_member(staging, signer, propose.member)
     ident = envelope_message_id(envelope).hex()
     if staging.proposal(ident) is not None:
         raise ConflictError("exists", "the proposal was already made")
@@ -57,8 +57,8 @@ def apply_propose(staging: Staging, envelope: Envelope) -> None:
 
 def apply_vote(staging: Staging, envelope: Envelope) -> None:
     """A member's vote for an open proposal; the one that makes it more than two thirds carries it out."""
-    vote = decode_payload(envelope, MemberVote)
-    require_member(staging, envelope, vote.member, vote.network)
+    vote, signer = open_signed(staging, envelope, MemberVote)
+    signed_by_member(staging, signer, vote.member)
     proposal = staging.proposal(vote.proposal)
     if proposal is None:
         raise NotFoundError("unknown-proposal", "the directory knows no such proposal")
@@ -73,8 +73,8 @@ def apply_vote(staging: Staging, envelope: Envelope) -> None:
 
 def apply_nodes(staging: Staging, envelope: Envelope) -> None:
     """A member's statement of its own nodes, which replaces the one before."""
-    statement = decode_payload(envelope, MemberNodes)
-    member = require_member(staging, envelope, statement.member, statement.network)
+    statement, signer = open_signed(staging, envelope, MemberNodes)
+    member = signed_by_member(staging, signer, statement.member)
     if statement.prev != member.head:
         raise VerificationError("bad-prev", "the statement does not follow the member's last one: sign again on it")
     _check_nodes(staging, member.token, statement.nodes)

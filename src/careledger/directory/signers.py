@@ -1,32 +1,48 @@
-"""Who signed a transaction: the current keys of an identity, a member or a node, and nothing older."""
+"""Who signed a transaction: the current keys of an identity, a member or a node, and nothing older.
+
+The signature is checked on the bytes before the bytes are parsed, so that only who is known can feed the parsers.
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from careledger.directory.state import Staging
 from careledger.directory.values import MemberState, NodeState
 from careledger.errors import MalformedError, NotFoundError, NotPermittedError, VerificationError
 from careledger.identity import Token, verify_key
-from careledger.seal import Envelope, Payload, VerifyKey, decode, keyid, parse_keyid, unb64, verify
+from careledger.seal import Envelope, VerifyKey, decode, keyid, parse_keyid, verify
 
-__all__ = ["current_keys", "decode_payload", "require_member", "require_node", "signer_of"]
+__all__ = ["current_keys", "open_signed", "signed_by_member", "signed_by_node"]
 
 _PAYLOAD_BYTES_MAX = 49_152
 
-P = TypeVar("P", bound=Payload)
+
+class _OfNetwork(Protocol):
+    @property
+    def network(self) -> str: ...
 
 
-def decode_payload(envelope: Envelope, kind: type[P]) -> P:
-    """The payload, decoded strictly and not yet proven. Raises MalformedError."""
-    return decode(unb64(envelope.payload), kind, size_max=_PAYLOAD_BYTES_MAX)
+P = TypeVar("P", bound=_OfNetwork)
 
 
-def signer_of(envelope: Envelope) -> Token:
-    """The token in the one signature's keyid, not yet proven. Raises VerificationError `no-signature`."""
-    if len(envelope.signatures) != 1:
-        raise VerificationError("no-signature", f"one signature is needed, not {len(envelope.signatures)}")
-    return parse_keyid(envelope.signatures[0].keyid)[0]
+def open_signed(staging: Staging, envelope: Envelope, kind: type[P]) -> tuple[P, Token]:
+    """The payload and the identity whose key in force signed it, alone.
+
+    Raises MalformedError `too-many-signatures`, `bad-keyid`, those of seal.decode; VerificationError `no-signature`,
+    `bad-signature`, `unknown-key` (not in force), `wrong-network`; NotFoundError `unknown-identity`; NotPermittedError
+    `deactivated`.
+    """
+    if len(envelope.signatures) > 1:
+        raise MalformedError("too-many-signatures", f"one signature is needed, not {len(envelope.signatures)}")
+    signer = parse_keyid(envelope.signatures[0].keyid)[0] if envelope.signatures else ""
+    keys = current_keys(staging, envelope, signer) if signer else {}
+    kind_name: Any = kind
+    data = verify(envelope, payload_type=kind_name.TYPE, keys=keys)
+    payload = decode(data, kind, size_max=_PAYLOAD_BYTES_MAX)
+    if payload.network != staging.network:
+        raise VerificationError("wrong-network", "the transaction was signed for another network")
+    return payload, signer
 
 
 def current_keys(staging: Staging, envelope: Envelope, token: Token) -> dict[str, VerifyKey]:
@@ -49,33 +65,27 @@ def current_keys(staging: Staging, envelope: Envelope, token: Token) -> dict[str
     return found
 
 
-def require_member(staging: Staging, envelope: Envelope, token: Token, network: str) -> MemberState:
-    """The active member that signed, alone and with its current key.
+def signed_by_member(staging: Staging, signer: Token, named: Token) -> MemberState:
+    """The active member that signed and that the payload names.
 
-    Raises NotPermittedError `not-a-member`, VerificationError `wrong-network`, `bad-signature`, `unknown-key`, ….
+    Raises NotPermittedError `not-a-member`, VerificationError `wrong-signer`.
     """
-    member = staging.member(token)
+    if signer != named:
+        raise VerificationError("wrong-signer", "the transaction is signed by another member than it names")
+    member = staging.member(signer)
     if member is None or member.status != "active":
-        raise NotPermittedError("not-a-member", f"{token} is no member of the network")
-    _check_signed(staging, envelope, token, network)
+        raise NotPermittedError("not-a-member", f"{signer} is no member of the network")
     return member
 
 
-def require_node(staging: Staging, envelope: Envelope, token: Token, network: str) -> NodeState:
-    """The active member's node that signed, alone and with its current key.
+def signed_by_node(staging: Staging, signer: Token, named: Token) -> NodeState:
+    """The active member's node that signed and that the payload names.
 
-    Raises NotPermittedError `not-a-node` and as require_member.
+    Raises NotPermittedError `not-a-node`, VerificationError `wrong-signer`.
     """
-    node = staging.node(token)
+    if signer != named:
+        raise VerificationError("wrong-signer", "the transaction is signed by another node than it names")
+    node = staging.node(signer)
     if node is None or node.status != "active":
-        raise NotPermittedError("not-a-node", f"{token} is no member's node")
-    _check_signed(staging, envelope, token, network)
+        raise NotPermittedError("not-a-node", f"{signer} is no member's node")
     return node
-
-
-def _check_signed(staging: Staging, envelope: Envelope, token: Token, network: str) -> None:
-    if network != staging.network:
-        raise VerificationError("wrong-network", "the transaction was signed for another network")
-    if len(envelope.signatures) != 1:
-        raise MalformedError("too-many-signatures", f"one signature is needed, not {len(envelope.signatures)}")
-    verify(envelope, payload_type=envelope.payloadType, keys=current_keys(staging, envelope, token))

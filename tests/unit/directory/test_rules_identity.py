@@ -77,7 +77,8 @@ def test_enrolment_by_who_is_no_member_s_node_is_refused(world: Any) -> None:
     envelope = stranger.as_node(
         Enrol(v=1, network=world.network, node=stranger.node, inception=world.person().envelope)
     )
-    assert world.run(envelope) == ["not-a-node"]
+    assert world.run(envelope) == ["unknown-identity"]
+    assert world.run(world.enrol(stranger.software), envelope) == ["ok", "not-a-node"]
     # A member's node's name with a stranger's key.
     forged = sign_transaction(
         Enrol(v=1, network=world.network, node=world.parties[0].node, inception=world.person().envelope),
@@ -88,7 +89,12 @@ def test_enrolment_by_who_is_no_member_s_node_is_refused(world: Any) -> None:
         Enrol(v=1, network=world.network, node=world.parties[0].node, inception=world.person().envelope),
         signers=[(keyid(stranger.node, 0), stranger.software.secrets.device.signing_key())],
     )
-    assert world.run(unknown) == ["unknown-key"]
+    assert world.run(unknown) == ["wrong-signer"]
+    own = sign_transaction(
+        Enrol(v=1, network=world.network, node=world.parties[0].node, inception=world.person().envelope),
+        signers=[(keyid(world.parties[1].node, 0), world.parties[1].software.secrets.device.signing_key())],
+    )
+    assert world.run(own) == ["wrong-signer"]
 
 
 def test_same_inception_twice_is_refused(world: Any) -> None:
@@ -324,7 +330,8 @@ def test_licence_signed_by_another_than_it_names_is_refused(world: Any) -> None:
 
     payload = unb64(true.payload)
     assert world.run(sign(Licence.TYPE, payload, [(keyid(world.parties[0].token, 0), key)])) == ["bad-signature"]
-    assert world.run(sign(Licence.TYPE, payload, [(keyid(world.parties[1].token, 0), key)])) == ["unknown-key"]
+    assert world.run(sign(Licence.TYPE, payload, [(keyid(world.parties[1].token, 0), key)])) == ["wrong-signer"]
+    assert world.run(sign(Licence.TYPE, payload, [(keyid(person.token, 0), key)])) == ["bad-signature"]
 
 
 def test_member_that_rotated_signs_with_new_keys_only(world: Any) -> None:

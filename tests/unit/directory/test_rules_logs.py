@@ -63,7 +63,7 @@ def test_anchor_signed_by_another_log_or_for_another_node_is_refused(world: Any)
     assert world.run(world.anchor(1)) == ["no-signature"]
     world.parties[1].log_key = true_key
     forged = world.parties[2].as_node(msgspec.structs.replace(_anchor_payload(world, 1), node=world.parties[1].node))
-    assert world.run(forged) == ["unknown-key"]
+    assert world.run(forged) == ["wrong-signer"]
 
 
 def _anchor_payload(world: Any, by: int) -> Any:
@@ -136,7 +136,8 @@ def test_evidence_comes_from_a_member_s_node_about_a_known_node(world: Any) -> N
     two = [world.checkpoint(1), world.checkpoint(1, root=bytes(32))]
     stranger = world.party()
     payload = ForkEvidence(v=1, network=world.network, node=world.parties[1].node, checkpoints=two)
-    assert world.run(stranger.as_node(payload)) == ["not-a-node"]
+    assert world.run(stranger.as_node(payload)) == ["unknown-identity"]
+    assert world.run(world.enrol(stranger.software), stranger.as_node(payload)) == ["ok", "not-a-node"]
     unknown = msgspec.structs.replace(payload, node=stranger.node)
     assert world.run(world.parties[2].as_node(unknown)) == ["not-a-node"]
 

@@ -65,7 +65,8 @@ def test_vote_of_a_stranger_or_for_nothing_is_refused(world: Any) -> None:
     envelope, ident = world.propose(parameter("inbox_quota", 5))
     world.run(envelope)
     world.parties.append(world.party())
-    assert world.run(world.vote(ident, 4), world.vote("ab" * 32, 1)) == ["not-a-member", "unknown-proposal"]
+    assert world.run(world.vote(ident, 4), world.vote("ab" * 32, 1)) == ["unknown-identity", "unknown-proposal"]
+    assert world.run(world.enrol(world.parties[4].organisation), world.vote(ident, 4)) == ["ok", "not-a-member"]
 
 
 def test_proposal_expires_by_block_time(world: Any) -> None:
