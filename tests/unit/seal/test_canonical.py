@@ -159,3 +159,29 @@ def test_unhex_takes_only_lower_case_hex_of_the_size(text: str) -> None:
     with pytest.raises(MalformedError) as refusal:
         unhex(text, size=1)
     assert refusal.value.code == "bad-hex"
+
+
+class _Inner(Payload, frozen=True, kw_only=True):
+    number: int
+
+
+class _Outer(Payload, frozen=True, kw_only=True):
+    text: str
+    items: list[_Inner]
+    any: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"items":[{"number":9007199254740992}],"text":"x"}',
+        b'{"any":{"a":null},"items":[],"text":"x"}',
+        b'{"any":{"a":1.5},"items":[],"text":"x"}',
+        b'{"any":{"a":[9007199254740992]},"items":[],"text":"x"}',
+        '{"any":{"é":1},"items":[],"text":"x"}'.encode(),
+    ],
+)
+def test_what_a_decoder_lets_through_deep_inside_is_refused(data: bytes) -> None:
+    with pytest.raises(MalformedError) as refused:
+        decode(data, _Outer)
+    assert refused.value.code == "bad-field"
