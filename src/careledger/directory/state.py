@@ -34,7 +34,7 @@ __all__ = ["RECENT_BLOCKS", "Event", "KeyList", "Outcome", "Staging", "State", "
 
 _APP_LABEL: Final = b"careledger/app/v1"
 _SILENT_KINDS: Final = frozenset({"quota"})
-"""Counters that rules need and nobody asks the history of: in the map, not among the events."""
+"""Counters that rules need and nobody asks the history of: in the map once a block, not among the events."""
 
 RECENT_BLOCKS: Final = 1024
 """Blocks that can be taken back or proven from: a head is cosigned within a second or two, so minutes suffice."""
@@ -248,17 +248,17 @@ class Staging:
     def keep(self, index: int = 0) -> None:
         """End transaction `index`, which was accepted: its changes become the block's, each with its event."""
         for place, value in self._tx_values.items():
-            data = encode(value)
-            digest = sha256(data)
-            kind, _, ident = place.partition("/")
             self._values[place] = value
+            kind, _, ident = place.partition("/")
+            if kind in _SILENT_KINDS:
+                continue
+            digest = sha256(encode(value))
             self._hashes[map_key(kind, ident)] = digest.digest()
             if kind == "identity":
                 self._operations.append((ident, index))
-            if kind not in _SILENT_KINDS:
-                event = Event(v=1, height=self.height, time=self.time_ms, kind=kind, id=ident, value=digest.hexdigest())
-                self._events.append(encode(event))
-                self._places.append(place)
+            event = Event(v=1, height=self.height, time=self.time_ms, kind=kind, id=ident, value=digest.hexdigest())
+            self._events.append(encode(event))
+            self._places.append(place)
         for token, lists in self._tx_keys.items():
             self._keys.setdefault(token, []).extend(lists)
         self.drop()
@@ -270,6 +270,11 @@ class Staging:
 
     def outcome(self, results: list[TxResult]) -> Outcome:
         """What the kept transactions do to the base state."""
+        hashes = dict(self._hashes)
+        for place, value in self._values.items():
+            kind, _, ident = place.partition("/")
+            if kind in _SILENT_KINDS:
+                hashes[map_key(kind, ident)] = sha256(encode(value)).digest()
         frontier = self.base.frontier.copy()
         for event in self._events:
             frontier.append(leaf_hash(event))
@@ -282,7 +287,7 @@ class Staging:
             self._events,
             self._places,
             self._operations,
-            self.base.state_map.updated(self._hashes),
+            self.base.state_map.updated(hashes),
             frontier,
         )
 

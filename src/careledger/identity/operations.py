@@ -181,15 +181,19 @@ def next_hash(public: bytes) -> str:
     return hashlib.sha256(public).hexdigest()
 
 
+def _signing_key(key: Key) -> VerifyKey:
+    if key.alg != ALG_SIGN:
+        raise MalformedError("bad-key", f"an {ALG_SIGN} key is needed here; the key list names another algorithm")
+    return VerifyKey(unb64(key.pub, size=32))
+
+
 @lru_cache(maxsize=4096)
 def verify_key(key: Key) -> VerifyKey:
     """The strictly parsed Ed25519 key of a key item; remembered, since nodes and members sign again and again.
 
     Raises MalformedError `bad-key`, `bad-base64`.
     """
-    if key.alg != ALG_SIGN:
-        raise MalformedError("bad-key", f"an {ALG_SIGN} key is needed here; the key list names another algorithm")
-    return VerifyKey(unb64(key.pub, size=32))
+    return _signing_key(key)
 
 
 def check_keys(keys: Sequence[Key]) -> VerifyKey:
@@ -202,7 +206,7 @@ def check_keys(keys: Sequence[Key]) -> VerifyKey:
     if [key.alg for key in keys] != [ALG_SIGN, ALG_SEAL]:
         raise MalformedError("bad-key", f"an identity has one {ALG_SIGN} key, then one {ALG_SEAL} key")
     unb64(keys[1].pub, size=_SEALING_PUBLIC_BYTES)
-    return verify_key(keys[0])
+    return _signing_key(keys[0])
 
 
 def keys_current(state: IdentityState, keys: Sequence[Key]) -> bool:
@@ -295,7 +299,7 @@ def _update(
 ) -> Applied:
     if keys_hash(keys) != state.keys_hash:
         raise AssertionError("an update is applied with the key list in force")
-    _check_signatures(parsed.envelope, {keyid(parsed.token, state.sequence): verify_key(keys[0])})
+    _check_signatures(parsed.envelope, {keyid(parsed.token, state.sequence): _signing_key(keys[0])})
     after = msgspec.structs.replace(
         state, sequence=operation.sequence, document=operation.document, effective_at=now_ms, head=parsed.head
     )
@@ -313,7 +317,7 @@ def _rotate(
     if operation.next == state.next:
         raise VerificationError("bad-next", "a rotation must commit to a fresh next key, not to the one it reveals")
     _check_next(operation.next, operation.keys)
-    signers = {keyid(parsed.token, operation.sequence): verify_key(operation.signer)}
+    signers = {keyid(parsed.token, operation.sequence): _signing_key(operation.signer)}
     if operation.claim is not msgspec.UNSET:
         if not manager_keys or any(not name.startswith(operation.claim.manager + "#") for name in manager_keys):
             raise VerificationError("not-the-manager", "the claim names a manager that is no active identity")
@@ -335,7 +339,7 @@ def _rotate(
 
 
 def _deactivate(state: IdentityState, parsed: ParsedOperation, operation: Deactivate, now_ms: int) -> Applied:
-    _check_signatures(parsed.envelope, {keyid(parsed.token, operation.sequence): verify_key(operation.signer)})
+    _check_signatures(parsed.envelope, {keyid(parsed.token, operation.sequence): _signing_key(operation.signer)})
     after = IdentityState(
         v=1,
         kind=state.kind,
