@@ -6,21 +6,21 @@ holds the keys of. A node that has not applied the newest block yet says so; it 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from careledger.access import DocumentMessage, Receipt, encode_receipt
+from careledger.client.catching_up import until_caught_up
 from careledger.client.keys import KeyFolder
 from careledger.client.network import Network, Subject, identity_of
 from careledger.client.nodes import Node
 from careledger.client.patient import Patient, Published
 from careledger.client.receipts import checked_keep_receipt
 from careledger.client.spread import Spread, consent_marks, spread
-from careledger.errors import Error, NotFoundError, NotPermittedError, UnavailableError
+from careledger.errors import NotFoundError, NotPermittedError, UnavailableError
 from careledger.identity import (
     DeviceSecrets,
     NewIdentity,
@@ -49,15 +49,7 @@ __all__ = [
 
 CUSTODIANS_DEFAULT: Final = 4
 """n = 4 is the production minimum (DESIGN 3): one custodian may lie, one may be down."""
-_CATCH_UP_S: Final = 10.0
-_CATCH_UP_PAUSE_S: Final = 0.05
-_NOT_YET: Final = frozenset(
-    {"unknown-identity", "no-document", "bad-document-hash", "superseded-key", "unknown-key", "stale-document"}
-)
-"""What a node says that has not applied the newest block."""
 _ENVELOPE_MAX: Final = 1 << 16
-
-T = TypeVar("T")
 
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,19 +238,6 @@ async def _send_document(
             f"{len(done.acks)} of {len(nodes)} nodes took the document, {needed} are needed; try again",
         )
     return done
-
-
-async def until_caught_up(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a call while the node says that it has not applied the newest block yet, for at most ten seconds."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _CATCH_UP_S
-    while True:
-        try:
-            return await call()
-        except Error as error:
-            if error.code not in _NOT_YET or loop.time() >= end:
-                raise
-        await asyncio.sleep(_CATCH_UP_PAUSE_S)
 
 
 def must_be_effective(published: Published) -> None:

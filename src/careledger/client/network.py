@@ -31,6 +31,7 @@ from careledger.identity import (
 )
 from careledger.seal import Envelope, Key, SealingPublicKey, VerifyKey, decode, keyid, parse_keyid, sealing_key
 
+_RECIPIENT_AGE_MS: Final = 60_000
 _AGREE_TRIES: Final = 20
 _AGREE_PAUSE_S: Final = 0.1
 """A block is everywhere and cosigned within a second of being made."""
@@ -161,6 +162,7 @@ class Network(Nodes):
         super().__init__(genesis, wire=wire, now_ms=now_ms, rand=rand, urls=urls)
         self._identities: dict[str, Identity] = {}
         self._subjects: dict[str, Subject] = {}
+        self._looked_up_ms: dict[str, int] = {}
         self._verify_keys: dict[str, VerifyKey] = {}
         self._sealing_keys: dict[str, SealingPublicKey] = {}
 
@@ -183,6 +185,7 @@ class Network(Nodes):
         identity = await self._proven_identity(token)
         _bound(self._identities)
         self._identities[token] = identity
+        self._looked_up_ms[token] = self.now_ms()
         return identity
 
     async def _proven_identity(self, token: str) -> Identity:
@@ -259,9 +262,14 @@ class Network(Nodes):
     async def recipient(self, token: str) -> tuple[str, SealingPublicKey]:
         """Whom a grant is sealed to: (keyid, key) of a person, or of an organisation with its reading key.
 
+        Looked up again when it was a minute ago: who left an organisation may still hold its former reading key.
         Raises VerificationError `no-reading-key`; as `sealing_key` and `subject`.
         """
-        identity = await self.identity(token)
+        old = self.now_ms() - self._looked_up_ms.get(token, 0) > _RECIPIENT_AGE_MS
+        before = self._identities.get(token)
+        identity = await self.identity(token, fresh=old)
+        if before is not None and before.state.head != identity.state.head:
+            self._subjects.pop(token, None)
         if identity.kind != "organisation":
             return await self.sealing_key(token)
         document = (await self.subject(token)).document

@@ -15,6 +15,7 @@ import msgspec
 
 from careledger.access import Basis, ConsentAnswer, ReadConsent, SignedRead, sign_approval
 from careledger.client.asking import Pace, Race
+from careledger.client.catching_up import until_caught_up
 from careledger.client.chain import GrantsView, signer_of
 from careledger.client.exchange import gist
 from careledger.client.keys import HeldKeys
@@ -34,6 +35,8 @@ __all__ = ["CLIENT", "Listing", "Opened", "Reader"]
 
 CLIENT: Final = "careledger/1"
 """The software's name in requests, and so in every log and audit trail."""
+_FIRST_S: Final = 2.0
+"""A reader who was enrolled or licensed just now waits this long for nodes that are a block behind."""
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,7 @@ class Reader:
         self.pace = Pace()
         self._views: dict[str, GrantsView] = {}
         self._has_affiliation: set[tuple[str, str]] = set()
+        self._known = False
 
     # What the reader knows of a subject's consent
 
@@ -195,8 +199,15 @@ class Reader:
         custodians' reason (`no-grant`, `revoked`, …); UnavailableError `not-enough-custodians` (which and why);
         NotFoundError `no-seed`: allowed, but no key for it was ever given.
         """
-        request = await self.request(subject, records, purpose=purpose, grant=grant)
-        return await self.open_asked(request)
+        if self._known:
+            return await self.open_asked(await self.request(subject, records, purpose=purpose, grant=grant))
+
+        async def first() -> Opened:
+            return await self.open_asked(await self.request(subject, records, purpose=purpose, grant=grant))
+
+        opened = await until_caught_up(first, for_s=_FIRST_S)
+        self._known = True
+        return opened
 
     async def open_asked(self, request: Asked, *, approvals: Sequence[bytes] = ()) -> Opened:
         """Open what a prepared request asks for, with the approvals it got."""
