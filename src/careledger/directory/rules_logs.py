@@ -11,7 +11,7 @@ from careledger.directory.signers import open_signed, signed_by_node
 from careledger.directory.state import Staging
 from careledger.directory.transactions import Anchor, ForkEvidence
 from careledger.directory.values import AnchorState, ForkMark, NodeState
-from careledger.errors import ConflictError, NotFoundError, NotPermittedError, VerificationError
+from careledger.errors import ConflictError, MalformedError, NotFoundError, NotPermittedError, VerificationError
 from careledger.seal import Envelope, unb64
 from careledger.tlog import EMPTY_ROOT, Checkpoint, Verifier, open_checkpoint, verify_consistency
 
@@ -97,6 +97,9 @@ def _check_contradiction(evidence: ForkEvidence, small: Checkpoint, large: Check
 
 def _checkpoint_by(text: str, network: str, node: NodeState, keys: Sequence[str]) -> Checkpoint:
     """The checkpoint, signed with any of the keys under the node's origin. Raises VerificationError, MalformedError."""
+    if not text.replace("\n\u2014 ", "\n").isascii():
+        # Which other characters a key name may have depends on the Unicode tables of a replica's Python.
+        raise MalformedError("bad-note", "a checkpoint for the directory has no other signers than ones named in ASCII")
     origin = log_origin(network, node.token)
     problem: VerificationError | None = None
     for key in keys:

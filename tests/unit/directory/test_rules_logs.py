@@ -77,6 +77,15 @@ def test_anchor_that_is_no_checkpoint_is_refused(world: Any) -> None:
     assert world.run(world.anchor(1, checkpoint="nonsense")) == ["bad-note"]
 
 
+def test_anchor_with_a_signer_s_name_outside_ascii_is_refused(world: Any) -> None:
+    """Which characters a name may have depends on Python's Unicode version; replicas must not differ by it."""
+    world.grow_log(1, 5)
+    true = world.checkpoint(1)
+    plain = true + "\u2014 somebody AAAAAAAA\n"
+    assert world.run(world.anchor(1, checkpoint=true + "\u2014 sömebody AAAAAAAA\n")) == ["bad-note"]
+    assert world.run(world.anchor(1, checkpoint=plain)) == ["ok"]
+
+
 def test_anchors_come_no_oftener_than_the_parameter_says(make_world: Any) -> None:
     world = make_world(anchor_min_ms=5_000)
     world.grow_log(1, 5)
