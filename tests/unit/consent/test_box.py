@@ -121,6 +121,40 @@ def test_a_seed_that_is_not_that_of_the_published_key_is_refused(chain: Any) -> 
     assert refused.value.code == "wrong-seed"
 
 
+def test_a_grantee_too_checks_a_rekeys_seeds(chain: Any) -> None:
+    chain.grant(chain.ada, [chain.about])
+    event, message = rekey(chain, [chain.about], chain.ada)
+    box = consent.box_for(event, message.boxes, chain.ada.keyid)
+    assert box is not None
+    slot = replace(event.slots[0], key=chain.state.compartments[chain.warnings][1])
+    with pytest.raises(VerificationError) as refused:
+        consent.open_grant_box(replace(event, slots=[slot]), box, keyid=chain.ada.keyid, key=chain.ada.seal)
+    assert refused.value.code == "wrong-seed"
+
+
+def test_a_box_that_anybody_could_have_sealed_counts_only_if_the_event_names_it(chain: Any) -> None:
+    """HPKE's base mode proves no sender: a custodian can seal a box of its own with the right `info`."""
+    first, granted = chain.events[0][0], chain.grant(chain.ada, [chain.about])
+    for event, use, who, reader in (
+        (first, "rekey", chain.patient, consent.open_own_box),
+        (granted, "grant", chain.ada, consent.open_grant_box),
+    ):
+        bound_to = consent.box.box_info(
+            event.network, use, subject=event.subject, seq=event.seq, prev=event.prev, to=who.keyid
+        )
+        forged = who.public.seal(msgspec.msgpack.encode({"names": {}, "seeds": {}}), info=bound_to)
+        with pytest.raises(VerificationError) as refused:
+            reader(event, forged, keyid=who.keyid, key=who.seal)
+        assert refused.value.code == "wrong-box"
+
+
+def test_the_subjects_own_box_is_no_grant(chain: Any) -> None:
+    event, box = chain.events[0][0], chain.messages[0].boxes[0]
+    with pytest.raises(VerificationError) as refused:
+        consent.open_grant_box(event, box, keyid=chain.patient.keyid, key=chain.patient.seal)
+    assert refused.value.code == "wrong-box"
+
+
 def test_new_opens_old_and_never_the_reverse(chain: Any) -> None:
     for _ in range(4):
         rekey(chain, [chain.about])

@@ -85,6 +85,26 @@ def test_a_grant_that_contradicts_itself_is_refused(chain: Any, wrong: dict[str,
     assert refused(chain, replace(event, **wrong)) == "bad-grant"
 
 
+def test_joint_and_record_grants_that_fit_are_accepted_up_to_their_bounds(chain: Any) -> None:
+    joint = consent.Joint(k=2, tokens=[chain.bea.token, chain.clinic.token])
+    given = chain.grant(chain.ada, [chain.about], joint=joint, expires=chain.now + 1)
+    assert given.joint == joint
+    by_records = chain.grant(chain.ada, [], records={"aa" * 16: bytes(32)})
+    assert by_records.records == ["aa" * 16]
+    event = chain.read(chain.grant_message(chain.ada, [chain.about]))[0]
+    assert refused(chain, replace(event, expires=event.time)) == "bad-grant"
+    assert refused(chain, replace(event, joint=consent.Joint(k=3, tokens=joint.tokens))) == "bad-grant"
+
+
+def test_a_subject_gives_a_bounded_number_of_grants(chain: Any) -> None:
+    event = chain.read(chain.grant_message(chain.ada, [chain.about]))[0]
+    given = consent.GrantState(terms=event, event="11" * 32)
+    full = replace(chain.state, grants={f"{number:032x}": given for number in range(2000)})
+    assert refused(chain, event, full) == "too-many-grants"
+    almost = replace(full, grants=dict(list(full.grants.items())[1:]))
+    assert event.grant in fold(almost, event, "11" * 32).grants
+
+
 def test_a_grant_to_the_subject_or_with_a_used_id_or_of_nothing_known_is_refused(chain: Any) -> None:
     event = chain.read(chain.grant_message(chain.ada, [chain.about]))[0]
     me = chain.patient
@@ -270,6 +290,7 @@ def test_a_merge_must_name_both_heads_in_order_and_keep_one(fork: Fork) -> None:
         ({"prevs": [second, first]}, "bad-merge"),
         ({"prevs": [first, first]}, "bad-merge"),
         ({"keep": fork.before[0][1]}, "bad-merge"),
+        ({"keep": fork.before[-1][1], "prev": fork.before[-1][1]}, "bad-merge"),
         ({"prev": second if merge.keep == first else first}, "bad-merge"),
         ({"prevs": sorted([merge.keep, "ff" * 32])}, "bad-prev"),
         ({"seq": merge.seq + 1}, "bad-sequence"),
@@ -339,6 +360,61 @@ def test_a_record_filed_in_one_branch_needs_every_place_until_filed_again(chain:
     again = chain.read(consent.make_file(chain.writer, state, compartment=chain.private, **filing))
     state = fold(state, *again)
     assert (state.filed, state.contested) == ({record: chain.private}, {})
+
+
+def test_a_fork_leaves_alone_what_both_branches_have(fork: Fork) -> None:
+    assert fork.state().inbox == fork.base.inbox != ""
+    assert fork.state().contested == {}
+
+
+def test_a_record_filed_before_the_fork_is_not_contested_but_stays_so_if_it_was(chain: Any) -> None:
+    records = ["aa" * 16, "bb" * 16]
+    filing = {"consent_key": bytes(32), "now_ms": chain.now}
+    chain.add(consent.make_file(chain.writer, chain.state, record=records[0], compartment=chain.private, **filing))
+    torn = [
+        chain.read(consent.make_file(chain.writer, chain.state, record=records[1], compartment=place, **filing))
+        for place in (chain.private, chain.warnings)
+    ]
+    events = [*chain.events, *torn]
+    places = {records[1]: tuple(sorted([chain.private, chain.warnings]))}
+    forked = fold_fork(chain.patient.token, events)
+    assert (forked.contested, forked.filed[records[0]]) == (places, chain.private)
+    merge = chain.read(consent.make_merge(chain.writer, forked, torn[0][1], now_ms=chain.now))
+    events.append(merge)
+    merged = fold_fork(chain.patient.token, events)
+    again = [chain.read(chain.grant_message(person, [chain.about], state=merged)) for person in (chain.ada, chain.bea)]
+    assert fold_fork(chain.patient.token, [*events, *again]).contested == places
+
+
+def test_of_two_keys_of_one_epoch_the_first_head_gives_it_and_after_a_merge_the_kept_branch(chain: Any) -> None:
+    rekeyed = [
+        chain.read(
+            consent.make_rekey(
+                chain.writer,
+                chain.state,
+                [chain.about],
+                seeds=chain.seeds,
+                recipients={},
+                now_ms=chain.now,
+                rand=chain.rand,
+            ).message
+        )
+        for _ in range(2)
+    ]
+    keys = {message_id: (2, event.slots[0].key) for event, message_id in rekeyed}
+    events = [*chain.events, *rekeyed]
+    forked = fold_fork(chain.patient.token, events)
+    assert forked.compartments[chain.about] == keys[forked.heads[0]]
+    for keep in forked.heads:
+        merge = chain.read(consent.make_merge(chain.writer, forked, keep, now_ms=chain.now))
+        assert fold_fork(chain.patient.token, [*events, merge]).compartments[chain.about] == keys[keep]
+
+
+def test_one_grant_id_with_two_meanings_counts_for_nothing(fork: Fork) -> None:
+    wider, message_id = fork.left[0]
+    narrower = replace(wider, compartments=[fork.chain.private])
+    both = [*fork.before, (wider, message_id), (narrower, "55" * 32)]
+    assert wider.grant not in fold_fork(fork.chain.patient.token, both).grants
 
 
 def test_a_chain_with_a_missing_event_is_refused(chain: Any) -> None:
