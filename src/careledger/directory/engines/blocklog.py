@@ -215,7 +215,20 @@ class Replica:
                 yield
         except BaseException:
             self.directory.state.take_back(before)
+            self._catch_up()
             raise
+
+    def _catch_up(self) -> None:
+        """A commit that reported failure may be on disk all the same: then its blocks are part of the history."""
+        try:
+            missing = list(self._store.blocks(self.height + 1, self._store.height()))
+        except UnavailableError:
+            return
+        for data in missing:
+            self._execute(data)
+        if missing:
+            self._tail.append(missing)
+            self.folder_fault = "blocks were found in the store after a commit that had reported failure"
 
     def _cosign(self, note: bytes, now_ms: int) -> bytes:
         """This node's own cosignature of a checkpoint that it has executed; stored in the transaction under way."""

@@ -82,8 +82,11 @@ class BlockStore:
             raise UnavailableError("store-failed", f"the block store {self._path} can't be written: {error}") from error
 
     def height(self) -> int:
-        """The height of the last block, 0 when there is none."""
-        return int(self._db.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0])
+        """The height of the last block, 0 when there is none. Raises UnavailableError `store-failed`."""
+        try:
+            return int(self._db.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0])
+        except sqlite3.Error as error:
+            raise UnavailableError("store-failed", f"the block store {self._path} can't be read: {error}") from error
 
     def add_block(self, height: int, data: bytes, operations: list[tuple[str, int]]) -> None:
         """`operations`: token and place in the block of each identity operation."""
