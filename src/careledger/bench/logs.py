@@ -59,7 +59,7 @@ class _Log:
     def __init__(self, folder: Path) -> None:
         self.signer = Signer("bench.example/log", SigningKey(bytes(range(32))))
         self.store = Store(folder / "store")
-        self.files = LogFiles(folder / "log", self.store)
+        self.files = LogFiles(folder / "log", self.store, verifier=self.signer.verifier)
         self.writer = Writer(self.store, checkpoint=self.sign, committed=self.files.add, forget=_nothing_to_forget)
 
     def sign(self, size: int, root: bytes) -> bytes:

@@ -21,9 +21,9 @@ from careledger.custody.published import LogFiles
 from careledger.custody.store import Store
 from careledger.custody.writer import Batch, Committed, Writer
 from careledger.directory import Directory
-from careledger.errors import NotFoundError
+from careledger.errors import Error, NotFoundError
 from careledger.seal import SealingKey
-from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, format_proof, parse_unverified_checkpoint, sign_checkpoint
+from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, format_proof, open_checkpoint, sign_checkpoint
 
 __all__ = ["Custodian", "View"]
 
@@ -81,7 +81,7 @@ class Custodian:
         self.heads_age_ms = heads_age_ms
         self.keyring = Keyring(directory)
         self.store = Store(folder / "store")
-        self.files = LogFiles(folder / "log", self.store)
+        self.files = LogFiles(folder / "log", self.store, verifier=log_signer.verifier)
         self.people = People(self.store, directory)
         self.chains = Chains(self.store, self.network)
         self._signer = log_signer
@@ -110,11 +110,12 @@ class Custodian:
             self.files.add(leaves)
 
     def _read_published(self) -> tuple[int, bytes]:
+        """What is published now; nothing when the file is missing or damaged: then it is published again."""
         try:
             note = self.files.read("checkpoint")
-        except NotFoundError:
+            return open_checkpoint(note, verifier=self._signer.verifier).size, note
+        except Error:
             return 0, b""
-        return parse_unverified_checkpoint(note).size, note
 
     def publish(self, size: int, note: bytes) -> None:
         """Put a (cosigned) checkpoint of written files in place. Raises OSError."""

@@ -19,12 +19,17 @@ from careledger.tlog import (
     EMPTY_ROOT,
     LogTail,
     TileReader,
-    parse_unverified_checkpoint,
+    Verifier,
+    open_checkpoint,
+    verified_bundles,
 )
 
 __all__ = ["LogFiles", "read_log_file"]
 
 _CHUNK = 256 * 16
+_CHECKED_AT_START = 1 << 18
+"""Entries whose files are read again at start: more than an operating system can have left unwritten when it stopped,
+and half a second of hashing. Older damage is for `careledger verify` to find, and mended once the folder is deleted."""
 
 
 def read_log_file(folder: Path, path: str) -> bytes:
@@ -40,9 +45,14 @@ def read_log_file(folder: Path, path: str) -> bytes:
 class LogFiles:
     """The published folder of one log."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: Store, *, verifier: Verifier) -> None:
+        """`verifier` is the log's own key: a checkpoint that it did not sign is a damaged file, not a promise.
+
+        Raises VerificationError `rolled-back`: the store has fewer entries than the log promised.
+        """
         self.folder = folder
         self._store = store
+        self._verifier = verifier
         folder.mkdir(parents=True, exist_ok=True)
         self._superfluous: list[Path] = []
         self._reload()
@@ -65,21 +75,23 @@ class LogFiles:
             yield [leaf_of_commitment(KINDS[kind], digest) for _, kind, digest, _, _ in rows]
 
     def _restore(self) -> LogTail:
-        """The tail at the published checkpoint if the files still lead to it, else an empty one (all is rebuilt)."""
+        """The tail at the published checkpoint if its files are whole, else an empty one (all is built again)."""
         size, _ = self._store.log_state()
         try:
-            published = parse_unverified_checkpoint(self.read("checkpoint"))
-            if published.size > size:
-                raise VerificationError(
-                    "rolled-back",
-                    f"the published log has {published.size} entries and the store only {size}: an older copy of the "
-                    "store was put back; restore the newest one, or ask the other members for what is missing",
-                )
-            return LogTail.restore(self.read, size=published.size, root=published.root)
-        except VerificationError as problem:
-            if problem.code == "rolled-back":
-                raise
+            published = open_checkpoint(self.read("checkpoint"), verifier=self._verifier)
+        except Error:
             return LogTail()
+        if published.size > size:
+            raise VerificationError(
+                "rolled-back",
+                f"the published log has {published.size} entries and the store only {size}: an older copy of the "
+                "store was put back; restore the newest one, or ask the other members for what is missing",
+            )
+        try:
+            start = max(0, published.size - _CHECKED_AT_START)
+            for _ in verified_bundles(self.read, size=published.size, root=published.root, start=start):
+                pass
+            return LogTail.restore(self.read, size=published.size, root=published.root)
         except Error:
             return LogTail()
 
