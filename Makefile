@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CHECK ?=
+CARELEDGER_CRASH_KILLS ?= 10000
+CARELEDGER_CRASH_SEED ?= 1
 
 .PHONY: demo test lint types fuzz crash bench lock clean
 
@@ -26,6 +28,10 @@ lint: .venv/dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+# SIGKILLs at random moments under load, over fresh networks; the last line is a summary. The same seed repeats a run.
+crash: .venv/dev
+	$(BIN)/python tests/fault/crash.py --kills $(CARELEDGER_CRASH_KILLS) --seed $(CARELEDGER_CRASH_SEED)
 
 # Needs uv on PATH. Locks carry hashes and name no index.
 lock:

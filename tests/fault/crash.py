@@ -5,11 +5,15 @@
 Each network is a local one of four nodes under a constant load of submissions, opens, grants and revocations. A seed
 decides who is killed and when, and what the load does next; the scheduling of the operating system is not ours, so a
 seed repeats the run, not every instant of it. Node processes are forked from one that has everything imported, so that
-a restart costs tens of milliseconds; what runs in them is `careledger.node.run_node`, as everywhere.
+a restart costs tens of milliseconds; what runs in them is `careledger.node.run_node`, as everywhere. One kill in four
+hits a node that is still starting.
 
-Every answer of a node to a submission, consent event or access request is caught on the wire. After each restart, and
-at the end, every receipt that a node ever gave must still be what its log has at that index; a released share without
-such an entry is a failure; `careledger.verify` must find the log in order. The last line printed is JSON.
+Every answer of a node to a submission, consent event or access request is caught on the wire. After each kill, each
+restart, and at the end, every receipt that a node ever gave must still be what its log has at that index; a released
+share without such an entry is a failure; no record may lack its share, ciphertext or wrapping key; and
+`careledger.verify` must find log and bodies in order. At the end of a network it must also find every signature and
+decision right, and patient and clinician must open every record that was ever acknowledged. The last line printed is
+JSON.
 """
 
 from __future__ import annotations
@@ -20,28 +24,38 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import uvicorn.protocols.http.httptools_impl
+import uvloop
+from litestar import Litestar
 
 from careledger.access import Receipt, decode_access_answer
 from careledger.bench.world import Clinician, World, now_ms
-from careledger.client import Patient
+from careledger.client import Owner
 from careledger.client.network import Network
 from careledger.client.nodes import network_file
-from careledger.errors import Error
+from careledger.client.reader import Opened
+from careledger.errors import Error, NotFoundError
 from careledger.fhir import ReadOptions, demo_patients, read_file
 from careledger.node import LocalNetwork, LocalNode
 from careledger.node.process import run_node
-from careledger.tlog import parse_unverified_checkpoint, parse_vkey, verify_log
 from careledger.transport import Answer, Transport
+from careledger.verify import folder_fetch, load_bodies, trust_of_genesis, verify_log, verify_network_folder
 
+KILLS_A_NETWORK = 100
+"""Logs stay short enough to be verified after each restart."""
+SETTLE_S = 60.0
+_WARM = (uvicorn.protocols.http.httptools_impl, uvloop)
 _receipt = msgspec.msgpack.Decoder(Receipt)
 _consent = msgspec.msgpack.Decoder(tuple[list[Receipt], int, str])
 
@@ -60,6 +74,7 @@ class Nursery:
 
     @staticmethod
     def _serve(channel: socket.socket) -> None:
+        Litestar([])  # imports what a node's first application would import
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         lines = channel.makefile("rw")
         for line in lines:
@@ -101,6 +116,7 @@ class Forked(LocalNode):
         super().__init__(node.folder, node.url, node.token)
         self._nursery = nursery
         self.pid = 0
+        self.cpu_s = 0.0
 
     def start(self, **_: object) -> None:
         self.pid = self._nursery.start(self.folder)
@@ -111,7 +127,9 @@ class Forked(LocalNode):
 
     def kill(self) -> None:
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+                self.cpu_s += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                 os.kill(self.pid, signal.SIGKILL)
             while self.running:
                 time.sleep(0.0005)
@@ -157,47 +175,91 @@ class _Index(msgspec.Struct):
     index: int
 
 
-def check_node(node: LocalNode, given: Given) -> list[str]:
-    """What is wrong with a node's store and published log, given what it acknowledged; empty when nothing is."""
-    problems: list[str] = []
-    store = sqlite3.connect(f"file:{node.folder / 'store' / 'main.db'}?mode=ro", uri=True)
-    try:
-        for salt, body, shares in given.receipts.get(node.url, []):
-            index = msgspec.json.decode(body, type=_Index).index
-            row = store.execute("SELECT salt, body FROM entries WHERE idx = ?", (index,)).fetchone()
-            if row != (salt, body):
-                what = "a share was released without its entry" if shares else "an acknowledged entry is lost"
-                problems.append(f"{node.name}: {what} (index {index})")
-    finally:
-        store.close()
-    log = node.folder / "log"
-    try:
-        note = (log / "checkpoint").read_bytes()
-    except FileNotFoundError:
-        return problems
-    checkpoint = parse_unverified_checkpoint(note)
+class Checker:
+    """What is wrong with a node, given what it acknowledged; nothing, if all is well."""
 
-    def fetch(path: str) -> bytes:
-        from careledger.custody import read_log_file
+    def __init__(self, local: LocalNetwork, given: Given) -> None:
+        self._local = local
+        self._given = given
+        self._trust = trust_of_genesis(local.genesis, network=local.network)
 
-        return read_log_file(log, path)
+    def problems(self, node: LocalNode) -> list[str]:
+        """Of a node that is dead or runs."""
+        return [f"{node.name}: {problem}" for problem in (*self._lost(node), *self._incomplete(node), *self._log(node))]
 
-    from careledger.tlog import open_checkpoint
+    def _lost(self, node: LocalNode) -> list[str]:
+        found = []
+        store = _read_only(node.folder / "store" / "main.db")
+        try:
+            for salt, body, shares in self._given.receipts.get(node.url, []):
+                index = msgspec.json.decode(body, type=_Index).index
+                row = store.execute("SELECT salt, body FROM entries WHERE idx = ?", (index,)).fetchone()
+                if row != (salt, body):
+                    what = "a share was released without its entry" if shares else "an acknowledged entry is lost"
+                    found.append(f"{what} (index {index})")
+        finally:
+            store.close()
+        return found
 
-    try:
-        open_checkpoint(note, verifier=parse_vkey((node.folder / "log.vkey").read_text().strip()))
-        verify_log(fetch, size=checkpoint.size, root=checkpoint.root)
-    except Error as error:
-        problems.append(f"{node.name}: verify: {error}")
-    return problems
+    @staticmethod
+    def _incomplete(node: LocalNode) -> list[str]:
+        """Half-done effects: entries beside the tree, records without share, ciphertext or key …"""
+        store = _read_only(node.folder / "store" / "main.db")
+        keys = str(node.folder / "store" / "keys.db")
+        try:
+            store.execute("ATTACH ? AS k", (f"file:{keys}?mode=ro",))
+            found = []
+            for what, sql in (
+                ("log size", "SELECT coalesce((SELECT size FROM log), 0) != (SELECT count(*) FROM entries)"),
+                ("gap", "SELECT coalesce(max(idx) + 1, 0) != count(*) FROM entries"),
+                ("blob", "SELECT count(*) FROM records LEFT JOIN blobs USING(entry) WHERE blobs.entry IS NULL"),
+                ("key", "SELECT count(*) FROM records LEFT JOIN k.wrapping w USING(entry) WHERE w.entry IS NULL"),
+                ("record", "SELECT count(*) FROM records r LEFT JOIN entries e ON e.idx = r.entry WHERE e.idx IS NULL"),
+                ("event", "SELECT count(*) FROM consent c LEFT JOIN entries e ON e.idx = c.entry WHERE e.idx IS NULL"),
+                ("submission", "SELECT count(*) FROM submissions WHERE id NOT IN (SELECT submission FROM records)"),
+            ):
+                if store.execute(sql).fetchone()[0]:
+                    found.append(f"half done: {what}")
+            return found
+        finally:
+            store.close()
+
+    def _log(self, node: LocalNode) -> list[str]:
+        """The published log with its bodies; read once more when a running node published meanwhile."""
+        checkpoint = node.folder / "log" / "checkpoint"
+        for _ in range(20):
+            note = checkpoint.read_bytes() if checkpoint.exists() else b""
+            try:
+                with load_bodies(node.folder / "store" / "main.db") as store:
+                    verify_log(
+                        folder_fetch(node.folder / "log"),
+                        verifier=self._trust.log(node.token),
+                        witnesses=self._trust.witnesses(besides=node.token),
+                        bodies=store.bodies,
+                    )
+            except NotFoundError:
+                if not note:
+                    return []
+                problem = "verify: there is no checkpoint any more"
+            except Error as error:
+                problem = f"verify: {error}"
+            else:
+                return []
+            if not node.running or (checkpoint.exists() and checkpoint.read_bytes() == note):
+                return [problem]
+        return ["verify: the log is never the same twice"]
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 class Load:
-    """The clients: one author, one reader, one patient, who try again whatever fails."""
+    """The clients: one author, two readers, one patient, who try again whatever fails."""
 
-    def __init__(self, world: World, rng: random.Random) -> None:
+    def __init__(self, world: World, seed: int) -> None:
         self.world = world
-        self.rng = rng
+        self.seed = seed
         self.errors: dict[str, int] = {}
         self.bugs: list[str] = []
         self.records: list[bytes] = []
@@ -213,54 +275,129 @@ class Load:
         name, data = demo_patients()[1]
         self.reading = read_file(name, [data], options=ReadOptions())
 
-    async def _try(self, step: str, coroutine: object) -> object:
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Start the load."""
+        steps = (self._write, self._read, self._read, self._consent)
+        rngs = [random.Random(f"{self.seed} {number}") for number in range(len(steps))]
+        return [asyncio.create_task(step(rng)) for step, rng in zip(steps, rngs, strict=True)]
+
+    async def _try(self, step: str, call: Awaitable[object]) -> object:
         try:
-            return await coroutine  # type: ignore[misc]
+            return await call
         except Error as error:
             self.errors[f"{step} {error.code}"] = self.errors.get(f"{step} {error.code}", 0) + 1
         except asyncio.CancelledError:
             raise
         except Exception as bug:
             self.bugs.append(f"{step}: {bug!r}")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         return None
 
-    async def write(self) -> None:
+    async def _write(self, rng: random.Random) -> None:
         drafts = list(self.reading.records)
         while True:
-            chosen = self.rng.sample(drafts, 3)
+            chosen = rng.sample(drafts, 3)
             reading = msgspec.structs.replace(self.reading, records=chosen, patient=None)
             self.author.author.state.save(f"kept.{self.patient.subject}", ({}, {}))
             done = await self._try("import", self.author.author.import_reading(self.patient.subject, reading))
             if done is not None:
                 self.records += [bytes.fromhex(one) for sent in done.sent for one in sent.records]  # type: ignore[attr-defined]
 
-    async def read(self) -> None:
+    async def _read(self, rng: random.Random) -> None:
         while True:
             if not self.records:
                 await asyncio.sleep(0.01)
                 continue
-            chosen = self.rng.sample(self.records, min(3, len(self.records)))
+            chosen = rng.sample(self.records, min(3, len(self.records)))
             await self._try("open", self.clinician.reader.open(self.patient.subject, chosen, purpose="TREAT"))
 
-    async def consent(self) -> None:
-        patient: Patient = self.patient
+    async def _consent(self, rng: random.Random) -> None:
         while True:
-            await asyncio.sleep(self.rng.uniform(0.0, 0.2))
-            granted = await self._try("grant", self.world.let_read(patient, self.clinician.keys.token, ["bills"]))
+            await asyncio.sleep(rng.uniform(0.0, 0.1))
+            granted = await self._try("grant", self.world.let_read(self.patient, self.clinician.keys.token, ["bills"]))
             if granted is not None:
-                await self._try("revoke", patient.revoke(str(granted)))
-                await self._try("grants", self.clinician.reader.grants(patient.subject, fresh=True))
+                await self._try("revoke", self.patient.revoke(str(granted)))
+                await self._try("grants", self.clinician.reader.grants(self.patient.subject, fresh=True))
+
+    async def opens_again(self) -> list[str]:
+        """Once all nodes are up and have synced: every acknowledged record opens, for its subject and for a reader.
+
+        Returns what does not.
+        """
+        subject, wanted = self.patient.subject, list(dict.fromkeys(self.records))
+        owner, reader = Owner(self.patient), self.clinician.reader
+        missing = await self._missing(wanted, owner.open)
+        missing += await self._missing(wanted, lambda part: reader.open(subject, part, purpose="TREAT"))
+        return missing
+
+    @staticmethod
+    async def _missing(wanted: Sequence[bytes], call: Callable[[list[bytes]], Awaitable[Opened]]) -> list[str]:
+        end = time.monotonic() + SETTLE_S
+        left = list(wanted)
+        problem = ""
+        while left and time.monotonic() < end:
+            part = left[:100]
+            try:
+                opened = await call(part)
+            except Error as error:
+                problem = str(error)
+            else:
+                problem = "; ".join(str(error) for _, error in opened.failed)
+                got = {record.record for record in opened.records}
+                left = [one for one in left if one not in got]
+            if problem:
+                await asyncio.sleep(0.2)
+        return [f"{len(left)} acknowledged records do not open: {problem}"] if left else []
+
+
+class Killer:
+    """Decides whom to kill and when; kills, checks, starts again."""
+
+    def __init__(self, local: LocalNetwork, checker: Checker, seed: int) -> None:
+        self._local = local
+        self._checker = checker
+        self._rng = random.Random(f"{seed} kills")
+        self.done = 0
+        self.problems: list[str] = []
+
+    async def kill(self, nodes: Sequence[LocalNode]) -> None:
+        """Kill these, a few milliseconds apart, and check what they leave."""
+        for node in nodes:
+            node.kill()
+            await asyncio.sleep(self._rng.uniform(0, 0.02))
+        self.done += len(nodes)
+        self.check(nodes)
+
+    def check(self, nodes: Sequence[LocalNode]) -> None:
+        """Note what is wrong with these."""
+        for node in nodes:
+            self.problems += self._checker.problems(node)
+
+    async def run(self, kills: int) -> None:
+        """Until `kills` are done, or something is wrong."""
+        rng, nodes = self._rng, self._local.nodes
+        while self.done < kills and not self.problems:
+            await asyncio.sleep(rng.uniform(0.02, 0.5))
+            chosen = rng.sample(nodes, min(kills - self.done, rng.choice((1, 1, 2, 2, 3, 4))))
+            await self.kill(chosen)
+            for node in chosen:
+                node.start()
+            if self.done < kills and rng.random() < 0.5:
+                await asyncio.sleep(rng.uniform(0.0, 0.4))
+                again = rng.choice(chosen)
+                await self.kill([again])
+                again.start()
+            await self._local.wait_until_serving()
+            self.check(chosen)
 
 
 async def one_network(folder: Path, nursery: Nursery, *, seed: int, kills: int) -> dict[str, object]:
     """Run one network until `kills` nodes were killed; returns counts and problems."""
-    rng = random.Random(seed)
     local = LocalNetwork.found(folder, now_ms=now_ms())
-    local.nodes = [Forked(node, nursery) for node in local.nodes]
+    nodes = [Forked(node, nursery) for node in local.nodes]
+    local.nodes = list(nodes)
     given = Given()
-    problems: list[str] = []
-    done = 0
+    killer = Killer(local, Checker(local, given), seed)
     try:
         await local.start()
         async with World(local) as world:
@@ -268,29 +405,33 @@ async def one_network(folder: Path, nursery: Nursery, *, seed: int, kills: int) 
             world.network = Network.from_file(
                 network_file(local.genesis), wire=world.wire, now_ms=now_ms, rand=os.urandom
             )
-            load = Load(world, rng)
+            load = Load(world, seed)
             await load.prepare()
-            tasks = [asyncio.create_task(one) for one in (load.write(), load.read(), load.read(), load.consent())]
-            while done < kills and not problems:
-                await asyncio.sleep(rng.uniform(0.02, 0.6))
-                chosen = rng.sample(local.nodes, min(kills - done, rng.choice((1, 1, 1, 2, 2, 4))))
-                for node in chosen:
-                    node.kill()
-                    await asyncio.sleep(rng.uniform(0, 0.02))
-                done += len(chosen)
-                for node in chosen:
-                    problems += check_node(node, given)
-                    node.start()
-                await local.wait_until_serving()
-                for node in chosen:
-                    problems += check_node(node, given)
+            tasks = load.tasks()
+            await killer.run(kills)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for node in local.nodes:
+            problems = killer.problems
+            if not problems:
+                problems += await load.opens_again()
+        for node in nodes:
             node.kill()
-            problems += check_node(node, given)
-        return {"kills": done, **given.counts, "problems": problems, "bugs": load.bugs[:5], "errors": load.errors}
+        killer.check(nodes)
+        if not problems:
+            try:
+                verify_network_folder(folder, network=local.network)
+            except Error as error:
+                problems.append(f"verify: {error}")
+        return {
+            "kills": killer.done,
+            **given.counts,
+            "records": len(load.records),
+            "problems": problems,
+            "bugs": load.bugs[:5],
+            "errors": load.errors,
+            "nodes_cpu_s": round(sum(node.cpu_s for node in nodes), 1),
+        }
     finally:
         local.kill()
 
@@ -298,17 +439,17 @@ async def one_network(folder: Path, nursery: Nursery, *, seed: int, kills: int) 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--networks", type=int, default=4)
+    parser.add_argument("--networks", type=int, help=f"default: 4, and one for every {KILLS_A_NETWORK} kills")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="keep the networks' files here")
     arguments = parser.parse_args()
+    networks = arguments.networks or max(4, -(-arguments.kills // KILLS_A_NETWORK))
     nursery = Nursery()
     started = time.monotonic()
-    total: dict[str, object] = {}
     results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="careledger-crash-") as scratch:
-        for number in range(arguments.networks):
-            share = arguments.kills // arguments.networks + (number < arguments.kills % arguments.networks)
+        for number in range(networks):
+            share = arguments.kills // networks + (number < arguments.kills % networks)
             folder = (arguments.folder or Path(scratch)) / f"network-{number}"
             seed = arguments.seed + number
             result = asyncio.run(one_network(folder, nursery, seed=seed, kills=share))
@@ -316,12 +457,21 @@ def main() -> int:
             results.append(result)
             if result["problems"] or result["bugs"]:
                 break
+            if arguments.folder is None:
+                shutil.rmtree(folder)
     nursery.close()
-    for name in ("kills", "submissions", "releases", "consent_events", "denials"):
+    total: dict[str, object] = {}
+    for name in ("kills", "submissions", "releases", "consent_events", "denials", "records"):
         total[name] = sum(int(str(result[name])) for result in results)
     for name in ("problems", "bugs"):
         total[name] = [one for result in results for one in result[name]]  # type: ignore[attr-defined]
-    total |= {"networks": len(results), "seed": arguments.seed, "seconds": round(time.monotonic() - started, 1)}
+    nodes_cpu_s = sum(float(str(result["nodes_cpu_s"])) for result in results)
+    total |= {
+        "networks": len(results),
+        "seed": arguments.seed,
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(nodes_cpu_s + time.process_time(), 1),
+    }
     print(json.dumps(total))
     return 1 if total["problems"] or total["bugs"] else 0
 
