@@ -70,13 +70,13 @@ class Store:
         rows = self._rows("SELECT idx, salt, body FROM entries WHERE idx >= ? AND idx < ?", (start, end))
         for index, salt, body in rows:
             if salt is not None and body is not None:
-                found[index - start] = (salt, body)
+                found[index - start] = (_bytes(salt), _bytes(body))
         return found
 
     def document(self, token: str, sequence: int) -> tuple[bytes, bytes] | None:
         """(salt, document) in force from an identity's operation `sequence` on (verify's `Documents`)."""
         rows = self._rows("SELECT salt, document FROM documents WHERE token = ? AND sequence = ?", (token, sequence))
-        return next(((salt, document) for salt, document in rows), None)
+        return next(((_bytes(salt), _bytes(document)) for salt, document in rows), None)
 
     def _rows(self, sql: str, parameters: tuple[object, ...]) -> Iterator[Any]:
         try:
@@ -120,11 +120,17 @@ def witnessed_in(path: Path, *, verifier: Verifier, source: str) -> list[Known]:
             raise UnavailableError("unreadable", f"{path} is not the witness database of a careledger node") from None
     for (note,) in rows:
         try:
-            stated = open_checkpoint(note, verifier=verifier)
+            stated = open_checkpoint(_bytes(note), verifier=verifier)
         except Error:
             continue
         found.append(Known(size=stated.size, root=stated.root.hex(), source=source))
     return found
+
+
+def _bytes(value: object) -> bytes:
+    """A column's bytes. SQLite stores any type in any column: what is no BLOB was not written by a node, and its text
+    won't match what it is compared with."""
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 def _read_only(path: Path, missing: str) -> sqlite3.Connection:

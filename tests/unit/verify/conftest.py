@@ -34,7 +34,6 @@ from careledger.tlog import (
     CHECKPOINT_PATH,
     Checkpoint,
     cosign,
-    parse_unverified_checkpoint,
     sign_checkpoint,
     tail_of_entries,
 )
@@ -465,27 +464,20 @@ def operator(story: Story, tmp_path: Path) -> Callable[[int], Operator]:
     return copy
 
 
-@pytest.fixture(scope="session")
-def leaves_of(story: Story) -> Callable[[int], list[bytes]]:
-    """The leaves of a node's log."""
+@pytest.fixture
+def with_entry(operator: Callable[[int], Operator]) -> Callable[..., tuple[Operator, int]]:
+    """The first node that has an entry with these fields in its body, in its operator's hands, and the index: requests
+    go to t of n custodians, so that not every log has every one."""
 
-    def read(number: int) -> list[bytes]:
-        return Operator(story.node(number)).leaves()
+    def find(**fields: object) -> tuple[Operator, int]:
+        for number in range(1, 5):
+            node = operator(number)
+            for index, _, body in node.bodies():
+                if all(body.get(name) == value for name, value in fields.items()):
+                    return node, index
+        raise AssertionError(f"no node has an entry with {fields}")
 
-    return read
-
-
-@pytest.fixture(scope="session")
-def files_of(story: Story) -> Callable[[int], dict[str, bytes]]:
-    """A node's published log as a dict, without partial tiles of sizes in the past."""
-
-    def read(number: int) -> dict[str, bytes]:
-        folder = story.node(number) / "log"
-        size = parse_unverified_checkpoint(folder_fetch(folder)(CHECKPOINT_PATH)).size
-        _, files = tail_of_entries(Operator(story.node(number)).leaves()[:size])
-        return {path: (folder / path).read_bytes() for path in [*files, CHECKPOINT_PATH]}
-
-    return read
+    return find
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,8 @@ def test_a_body_that_is_not_canonical_is_refused(operator, audit_decisions):
 
 
 @pytest.mark.parametrize("kind", ["access", "system", "keep"])
-def test_a_missing_body_that_nothing_erased_is_named(operator, audit_decisions, kind):
-    node = operator(1)
-    index = next((index for index, found, _ in node.bodies() if found == kind), None)
-    assert index is not None, "the story has entries of every kind that is written"
+def test_a_missing_body_that_nothing_erased_is_named(with_entry, audit_decisions, kind):
+    node, index = with_entry(kind=kind)
     node.execute("UPDATE entries SET body = NULL, salt = NULL WHERE idx = ?", (index,))
     assert refusal(audit_decisions, node) == ("missing-body", index)
 

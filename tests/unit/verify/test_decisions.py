@@ -20,55 +20,47 @@ def signed_again(node, audit, index, **fields):
     return refusal(audit, node)
 
 
-def test_a_denied_request_entered_as_allowed(operator, audit_decisions):
-    node = operator(1)
-    index = node.find(kind="access", decision="deny", reason="no-grant")
+def test_a_denied_request_entered_as_allowed(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="deny", reason="no-grant")
     assert signed_again(node, audit_decisions, index, decision="allow") == ("wrong-decision", index)
 
 
-def test_an_allowed_request_entered_as_denied(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_an_allowed_request_entered_as_denied(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     got = signed_again(node, audit_decisions, index, decision="deny", reason="no-grant", grant=None)
     assert got == ("wrong-decision", index)
 
 
-def test_another_reason_than_the_rules_give(operator, audit_decisions):
-    node = operator(1)
-    index = node.find(kind="access", decision="deny", reason="revoked")
+def test_another_reason_than_the_rules_give(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="deny", reason="revoked")
     assert signed_again(node, audit_decisions, index, reason="expired") == ("wrong-decision", index)
 
 
-def test_another_grant_than_the_rules_use(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_another_grant_than_the_rules_use(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     assert signed_again(node, audit_decisions, index, grant="0" * 32) == ("wrong-decision", index)
 
 
 @pytest.mark.parametrize("change", [{"consent_seq": 0, "consent_hash": "00" * 32}, {"consent_hash": "11" * 32}])
-def test_a_decision_with_another_state_of_consent(operator, audit_decisions, change):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_a_decision_with_another_state_of_consent(with_entry, audit_decisions, change):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     assert signed_again(node, audit_decisions, index, **change) == ("wrong-moment", index)
 
 
-def test_a_decision_with_another_age_of_the_directory(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_a_decision_with_another_age_of_the_directory(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     assert signed_again(node, audit_decisions, index, directory_age=5)[1] == index
 
 
-def test_a_decision_with_a_directory_that_did_not_know_the_reader(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_a_decision_with_a_directory_that_did_not_know_the_reader(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     code, at = signed_again(node, audit_decisions, index, directory_height=1)
     assert at == index
     assert code == "wrong-moment"
 
 
-def test_limits_that_are_not_the_directory_s(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_limits_that_are_not_the_directory_s(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     counters = msgspec.json.decode(node.entry(index)[2])["counters"]
     for name in ("requests_max", "stale_max_ms", "head_fresh_ms"):
         got = signed_again(node, audit_decisions, index, counters={**counters, name: counters[name] + 1})
@@ -77,47 +69,39 @@ def test_limits_that_are_not_the_directory_s(operator, audit_decisions):
         assert signed_again(node, audit_decisions, index, counters=without) == ("wrong-counters", index)
 
 
-def test_fewer_new_people_counted_than_the_log_shows(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access")
+def test_fewer_new_people_counted_than_the_log_shows(with_entry, audit_decisions):
+    node, index = with_entry(kind="access")
     counters = msgspec.json.decode(node.entry(index)[2])["counters"]
     assert counters["unseen"] > 0
     got = signed_again(node, audit_decisions, index, counters={**counters, "unseen": 0})
     assert got == ("wrong-counters", index)
 
 
-def test_more_requests_counted_than_allowed(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_more_requests_counted_than_allowed(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     counters = msgspec.json.decode(node.entry(index)[2])["counters"]
     got = signed_again(node, audit_decisions, index, counters={**counters, "requests": 1000})
     assert got == ("wrong-decision", index)
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("access", "owner"), ("keep", "consent"), ("keep", "inbox")])
-def test_a_signature_that_does_not_hold(operator, audit_decisions, kind, reason):
-    node = operator(1)
-    index = next((at for at, found, body in node.bodies() if found == kind and body["reason"] == reason), None)
-    if index is None:
-        node = operator(3)
-        index = node.find(kind=kind, reason=reason)
+def test_a_signature_that_does_not_hold(with_entry, audit_decisions, kind, reason):
+    node, index = with_entry(kind=kind, reason=reason)
     envelopes = msgspec.json.decode(node.entry(index)[2])["envelopes"]
     sig = envelopes[0]["signatures"][0]["sig"]
     envelopes[0]["signatures"][0]["sig"] = ("A" if sig[0] != "A" else "B") + sig[1:]
     assert signed_again(node, audit_decisions, index, envelopes=envelopes) == ("bad-signature", index)
 
 
-def test_a_request_entered_long_after_it_was_signed(operator, audit_decisions):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_a_request_entered_long_after_it_was_signed(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     body = msgspec.json.decode(node.entry(index)[2])
     later = {"received": body["received"] + 200_000, "directory_age": body["directory_age"] + 200_000}
     assert signed_again(node, audit_decisions, index, **later) == ("stale-request", index)
 
 
-def test_a_request_about_another_subject_than_the_entry_says(operator, audit_decisions, auditor):
-    node = operator(2)
-    index = node.find(kind="access", decision="allow", reason="grant")
+def test_a_request_about_another_subject_than_the_entry_says(with_entry, audit_decisions, auditor):
+    node, index = with_entry(kind="access", decision="allow", reason="grant")
     code, at = signed_again(node, audit_decisions, index, subject=auditor.tokens[1])
     assert (code, at) == ("wrong-entry", index)
 
@@ -178,15 +162,10 @@ def test_a_document_that_the_directory_does_not_have(operator, audit_decisions):
     assert got == ("wrong-document", index)
 
 
-def test_a_managed_access_by_somebody_who_does_not_manage(operator, audit_decisions):
-    for number in (1, 2, 3, 4):
-        node = operator(number)
-        managed = [at for at, kind, body in node.bodies() if kind == "access" and body["reason"] == "managed"]
-        if managed:
-            break
-    assert managed
-    got = signed_again(node, audit_decisions, managed[0], decision="deny", reason="no-grant")
-    assert got == ("wrong-decision", managed[0])
+def test_a_managed_access_by_somebody_who_does_not_manage(with_entry, audit_decisions):
+    node, index = with_entry(kind="access", reason="managed")
+    got = signed_again(node, audit_decisions, index, decision="deny", reason="no-grant")
+    assert got == ("wrong-decision", index)
 
 
 def test_what_peers_handed_on_is_replayed_as_such(operator, audit_decisions):
@@ -197,28 +176,11 @@ def test_what_peers_handed_on_is_replayed_as_such(operator, audit_decisions):
     assert audit_decisions(node).decisions > 0
 
 
-def test_a_sync_request_that_was_for_another_node(operator, audit_decisions, auditor):
-    for number in (1, 2, 3):
-        node = operator(number)
-        found = [at for at, kind, _ in node.bodies() if kind == "system"]
-        if found:
-            break
-    assert found
-    envelopes = msgspec.json.decode(node.entry(found[0])[2])["envelopes"]
-    other = operator(next(n for n in (1, 2, 3) if n != number))
-    node_token = auditor.tokens[number]
-    assert node_token
-    index = other.append(
-        "system",
-        {
-            **{
-                name: value
-                for name, value in msgspec.json.decode(node.entry(found[0])[2]).items()
-                if name not in ("index", "kind")
-            },
-            "node": auditor.tokens[int(other.folder.name[-1])],
-            "envelopes": envelopes,
-        },
-    )
+def test_a_sync_request_that_was_for_another_node(operator, with_entry, audit_decisions, auditor):
+    node, found = with_entry(kind="system")
+    other = operator(4 if node.folder.name != "node-4" else 3)
+    body = {key: value for key, value in msgspec.json.decode(node.entry(found)[2]).items() if key != "index"}
+    body["node"] = auditor.tokens[int(other.folder.name[-1])]
+    index = other.append("system", body)
     other.publish()
     assert refusal(audit_decisions, other) == ("wrong-entry", index)
