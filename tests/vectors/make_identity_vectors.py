@@ -193,6 +193,11 @@ def operations() -> None:
     step("claim without the manager's signature", claim.envelope, "not-the-manager")
     stranger = SigningKey(rand(32))
     step(
+        "claim signed by the manager alone",
+        sign(idy.Rotate.TYPE, unb64(claim.envelope.payload), [manager_signer]),
+        "no-signature",
+    )
+    step(
         "claim countersigned with another key",
         idy.countersign_claim(claim.envelope, manager=manager.token, signer=(manager_signer[0], stranger)),
         "bad-signature",

@@ -66,6 +66,11 @@ def test_person_enrolled_by_a_node_is_known_with_her_keys(world: Any) -> None:
     assert directory.public_keys("cl1" + "q" * 46, 0) is None
 
 
+def key_of(party: Any) -> SigningKey:
+    key: SigningKey = party.organisation.secrets.device.signing_key()
+    return key
+
+
 def test_inception_that_no_node_brings_in_is_refused(world: Any) -> None:
     before = world.directory.app_hash()
     assert world.run(world.person().envelope) == ["not-enrolled"]
@@ -261,7 +266,13 @@ def test_claim_needs_the_manager_named_and_its_current_key(world: Any) -> None:
     assert world.run(forged) == ["bad-signature"]
     foreign = countersign_claim(made.envelope, manager=manager.token, signer=(keyid(stranger.token, 0), other_key))
     assert world.run(foreign) == ["not-the-manager"]
-    key = manager.organisation.secrets.device.signing_key()
+    key = key_of(manager)
+    from careledger.identity import Rotate
+    from careledger.seal import unb64
+
+    # The provider alone: it may know the revealed key (it printed the kit), yet must not claim for the patient.
+    alone = sign(Rotate.TYPE, unb64(made.envelope.payload), [(keyid(manager.token, 0), key_of(manager))])
+    assert world.run(alone) == ["no-signature"]
     future = countersign_claim(made.envelope, manager=manager.token, signer=(keyid(manager.token, 7), key))
     assert world.run(future) == ["not-the-manager"]
     claimed = countersign_claim(made.envelope, manager=manager.token, signer=(keyid(manager.token, 0), key))
