@@ -57,7 +57,7 @@ def block(directory: Directory, transactions: list[Envelope], number: int) -> Bl
 
 
 @given(mixtures)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_replicas_agree_and_what_was_refused_could_as_well_not_have_been_there(mixture: list[list[Envelope]]) -> None:
     one, other = Directory.from_genesis(GENESIS), Directory.from_genesis(GENESIS)
     for number, transactions in enumerate(mixture):
@@ -87,7 +87,7 @@ def test_taking_back_is_the_inverse_of_applying(mixture: list[list[Envelope]]) -
 
 
 @given(damaged())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_damaged_transaction_of_the_story_is_ever_accepted(envelope: Envelope) -> None:
     """Replayed at every height of the story: a changed bit, type, keyid or signature never passes."""
     if envelope in ENVELOPES:

@@ -77,7 +77,7 @@ def flipped(text: str, bit: int) -> str:
 
 
 @given(models.filter(lambda model: len(model) > 1), names, st.integers(0, 255), st.integers(0, 63))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_one_bit_change_is_refused(model: dict[str, bytes], name: str, bit: int, place: int) -> None:
     some = map_of(model)
     proof = some.prove("k", name)
