@@ -47,7 +47,9 @@ def parse_add_checkpoint(body: bytes) -> AddCheckpoint:
     Raises MalformedError (HTTP 400) `bad-add-checkpoint`, `bad-number`, `bad-base64`, `bad-note`, `bad-checkpoint`.
     """
     if len(body) > ADD_CHECKPOINT_BYTES_MAX:
-        raise MalformedError("bad-add-checkpoint", f"a request has {len(body)} bytes")
+        raise MalformedError(
+            "bad-add-checkpoint", f"a request has {len(body)} bytes; at most {ADD_CHECKPOINT_BYTES_MAX} are read"
+        )
     head, gap, checkpoint = body.partition(b"\n\n")
     lines = head.split(b"\n")
     if not gap or not lines[0].startswith(b"old "):

@@ -21,6 +21,7 @@ from careledger.tlog import (
     open_cosigned,
     open_note,
     parse_add_checkpoint,
+    parse_proof,
     parse_skey,
     parse_vkey,
     parse_wrong_size_body,
@@ -163,6 +164,11 @@ class TestNotes:
         assert code_of(open_note, sign_note(b"t\n", [LOG] * 101), verifiers=[LOG.verifier]) == "bad-note"
         assert code_of(open_note, sign_note(b"t" * (256 << 10) + b"\n", [LOG]), verifiers=[LOG.verifier]) == "bad-note"
 
+    @pytest.mark.parametrize("line", ["— name AAAAAA==\n", "— name\n", "— name \n", "name AAAAAAA=\n"])
+    def test_a_line_without_key_id_and_signature_is_refused(self, line: str) -> None:
+        data = sign_note(b"text\n", [LOG]) + line.encode()
+        assert code_of(open_note, data, verifiers=[LOG.verifier]) in ("bad-note", "bad-base64")
+
     @pytest.mark.parametrize("text", [b"no newline", b"\xff\n", b"bell\x07\n", b"tab\t\n"])
     def test_texts_that_are_not_plain_lines_are_not_signed(self, text: bytes) -> None:
         assert code_of(sign_note, text, [LOG]) == "bad-note"
@@ -180,6 +186,15 @@ class TestCheckpoints:
         assert code_of(open_cosigned, note, verifier=LOG.verifier, witnesses=witnesses) == "no-signature"
         with pytest.raises(AssertionError):
             open_checkpoint(note, verifier=WITNESS.verifier)
+
+    def test_more_than_16_extension_lines_are_refused(self) -> None:
+        for count in (16, 17):
+            checkpoint = Checkpoint(ORIGIN, 7, TREE.root(7), ("line",) * count)
+            note = sign_checkpoint(checkpoint, signer=LOG)
+            if count == 16:
+                assert open_checkpoint(note, verifier=LOG.verifier) == checkpoint
+            else:
+                assert code_of(open_checkpoint, note, verifier=LOG.verifier) == "bad-checkpoint"
 
     def test_a_log_signs_under_its_own_origin_only(self) -> None:
         with pytest.raises(AssertionError):
@@ -245,6 +260,13 @@ class TestProofs:
         checkpoint, index = verify_proof(self.PROOF, leaf=ENTRIES[42], verifier=LOG.verifier)
         assert (checkpoint.size, index) == (100, 42)
         assert code_of(verify_proof, self.PROOF, leaf=ENTRIES[43], verifier=LOG.verifier) == "bad-proof"
+
+    def test_texts_longer_than_their_bound_are_not_parsed(self) -> None:
+        # Both would be refused for their content as well: the message tells that the bound came first.
+        with pytest.raises(MalformedError, match="a proof has .* at most"):
+            parse_proof(self.PROOF + bytes(1 << 19))
+        with pytest.raises(MalformedError, match="a request has .* at most"):
+            parse_add_checkpoint(format_add_checkpoint(0, [], checkpoint_at(1)) + bytes(1 << 20))
 
     def test_a_proof_of_another_log_or_key_is_refused(self) -> None:
         other = format_proof(42, TREE.inclusion_proof(42), checkpoint_at(100, OTHER_LOG))

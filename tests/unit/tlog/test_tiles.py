@@ -11,6 +11,7 @@ from careledger.tlog import (
     LogTail,
     MemoryTree,
     TileReader,
+    decode_entries,
     edge_tiles,
     encode_entries,
     first_difference,
@@ -211,6 +212,15 @@ def test_an_empty_log_has_the_empty_root_and_no_other() -> None:
     verify_log(fetch_of({}), size=0, root=EMPTY_ROOT)
     with pytest.raises(VerificationError):
         verify_log(fetch_of({}), size=0, root=root_of([leaf_hash(b"")]))
+
+
+def test_a_bundle_of_another_number_of_entries_is_refused() -> None:
+    bundle = encode_entries(ENTRIES[:3])
+    assert decode_entries(bundle, width=3) == ENTRIES[:3]
+    for width in (2, 4):
+        with pytest.raises(MalformedError) as caught:
+            decode_entries(bundle, width=width)
+        assert caught.value.code == "bad-bundle"
 
 
 def test_an_entry_too_long_for_a_bundle_is_our_own_bug() -> None:
