@@ -225,6 +225,22 @@ def test_keys_are_one_signing_then_one_sealing_key(person: Any) -> None:
             check_keys(wrong)
 
 
+@pytest.mark.parametrize("wrong", ["order", "small order", "size", "algorithm"])
+def test_rotation_to_keys_without_form_is_refused(person: Any, begun: Applied, rand: Rand, wrong: str) -> None:
+    made = rotated(person, begun, rand)
+    sign_key, seal_key = made.secrets.device.keys()
+    keys = {
+        "order": [seal_key, sign_key],
+        "small order": [Key(alg=ALG_SIGN, pub="AQ" + "A" * 41), seal_key],
+        "size": [sign_key, Key.seal(bytes(1215))],
+        "algorithm": [Key(alg="RSA", pub=sign_key.pub), seal_key],
+    }[wrong]
+    signer = [(keyid(person.token, 1), root_signing_key(person.secrets.root, 1))]
+    envelope = resigned(made.envelope, Rotate, signer, keys=keys)
+    code = code_of(lambda: apply_operation(begun.state, envelope, network=NETWORK, now_ms=8))
+    assert code in ("bad-key", "bad-base64")
+
+
 def test_unknown_versions_fields_and_sizes_are_refused(person: Any) -> None:
     payload = unb64(person.envelope.payload)
     key = [(keyid(person.token, 0), person.secrets.device.signing_key())]
