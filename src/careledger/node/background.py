@@ -70,12 +70,24 @@ class Background:
         self._said: dict[str, str] = {}
         self._not_yet: dict[str, int] = {}
         self._anchored_at = 0
-        self._wake = asyncio.Event()
+        self._publishing = asyncio.Lock()
 
     def peers(self) -> list[NodeState]:
         """The nodes of the other members."""
         own = self._standing.directory.node_member(self._standing.node)
         return [node for node in self._standing.directory.nodes() if node.member != own]
+
+    async def finish(self) -> None:
+        """Before the duties are cancelled: let a publication that is under way end, and begin no other.
+
+        A checkpoint that others have cosigned and that is not published looks, to who verifies the stopped node's
+        folder, like a log that was rolled back.
+        """
+        try:
+            async with asyncio.timeout(2 * PEER_TIMEOUT_S):
+                await self._publishing.acquire()
+        except TimeoutError:
+            log.warning("duty", extra={"fields": {"duty": "publish", "problem": "unfinished"}})
 
     async def run(self) -> None:
         """All duties until cancelled."""
@@ -175,6 +187,10 @@ class Background:
 
     async def publish(self) -> None:
         """Write what was committed since, have it cosigned by the other members' nodes, and publish the checkpoint."""
+        async with self._publishing:
+            await self._publish()
+
+    async def _publish(self) -> None:
         custodian = self._custodian
         self._standing_metrics()
         if self._standing.rollback in ("pending", "rolled-back"):

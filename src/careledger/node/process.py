@@ -139,6 +139,7 @@ async def _serve(folder: NodeFolder) -> None:
     try:
         await server.serve()
     finally:
+        await background.finish()
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
