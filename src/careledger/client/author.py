@@ -17,7 +17,7 @@ import msgspec
 from careledger.access import ConsentAnswer, ReadConsent, Receipt, SignedRead, encode_receipt
 from careledger.client.asking import Pace
 from careledger.client.chain import GrantsView, signer_of
-from careledger.client.drafts import Batch, KeptIndex, batches, with_replaced
+from careledger.client.drafts import Batch, KeptIndex, Places, batches, with_replaced
 from careledger.client.exchange import gist
 from careledger.client.keys import HeldKeys, State
 from careledger.client.network import Network, Subject
@@ -38,6 +38,7 @@ IN_FLIGHT: Final = 3
 _RESEAL: Final = frozenset({"stale-epoch", "stale-document", "bad-share"})
 """What a custodian says when the subject's keys or document, or its own key, moved on since they were read."""
 _ENVELOPE_MAX: Final = 1 << 16
+_PARSED_MAX: Final = 1_000
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,30 +75,6 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[Error]
 
 
-class _Places(msgspec.Struct, frozen=True):
-    """Where an author may write: compartment (hex) by category, keys by compartment, the grant it writes on."""
-
-    by_category: dict[str, str]
-    keys: dict[str, tuple[int, SealingPublicKey]]
-    inbox: str
-    grant: str | None
-
-    def of(self, categories: Iterable[str]) -> dict[str, str]:
-        """The compartment of each category; the inbox where none was granted.
-
-        Raises NotPermittedError `no-grant`.
-        """
-        found: dict[str, str] = {}
-        for category in set(categories):
-            compartment = self.by_category.get(category, self.inbox)
-            if compartment not in self.keys:
-                raise NotPermittedError(
-                    "no-grant", f"no key to write {category} with, nor to the inbox; ask the subject for a grant"
-                )
-            found[category] = compartment
-        return found
-
-
 class Author:
     """A person who writes, for the organisation of a staff pass, or a subject about itself."""
 
@@ -112,10 +89,11 @@ class Author:
         self.pace = Pace()
         self._own = own
         self._views: dict[str, GrantsView] = {}
+        self._parsed: dict[str, SealingPublicKey] = {}
 
     # What the author knows of the subject
 
-    async def places(self, subject: str, *, fresh: bool = False) -> _Places:
+    async def places(self, subject: str, *, fresh: bool = False) -> Places:
         """Where this author may write: from the subject's own signed events, never from a custodian's word.
 
         Raises NotPermittedError `no-grant`; UnavailableError `not-enough-custodians`.
@@ -132,18 +110,23 @@ class Author:
         standing = [g for g in view.standing(self.network.now_ms()) if "contribute" in g.rights]
         writable = {compartment for grant in standing for compartment in grant.compartments or ()}
         by_category = {name: compartment for compartment, name in view.names.items() if compartment in writable}
-        keys = {
-            compartment: (epoch, SealingPublicKey(unb64(key)))
-            for compartment, (epoch, key) in newest.items()
-            if compartment in writable or compartment == inbox
-        }
-        return _Places(by_category, keys, inbox, standing[0].grant if standing else None)
+        keys = {place: key for place, key in newest.items() if place in writable or place == inbox}
+        return Places(by_category, keys, inbox, standing[0].grant if standing else None)
 
-    async def _own_places(self) -> _Places:
+    def parsed(self, epoch: int, key: str) -> tuple[int, SealingPublicKey]:
+        """A compartment's epoch with its parsed key; parsing costs as much as sealing, so it is done once."""
+        found = self._parsed.get(key)
+        if found is None:
+            if len(self._parsed) >= _PARSED_MAX:
+                self._parsed.clear()
+            found = self._parsed[key] = SealingPublicKey(unb64(key))
+        return epoch, found
+
+    async def _own_places(self) -> Places:
         state = await self._own.refresh()
         names: dict[str, str] = self._own.chain.names
-        keys = {c: (epoch, SealingPublicKey(unb64(key))) for c, (epoch, key) in state.compartments.items()}
-        return _Places({name: compartment for compartment, name in names.items()}, keys, state.inbox, None)
+        by_category = {name: compartment for compartment, name in names.items()}
+        return Places(by_category, dict(state.compartments), state.inbox, None)
 
     async def _read(self, view: GrantsView, what: Any) -> None:
         """Ask one custodian after the other for a view of the chain; a refusal leaves the view as it is."""
@@ -301,6 +284,7 @@ class _Sending:
         who = await network.subject(self.subject, fresh=fresh)
         places = await author.places(self.subject, fresh=fresh)
         staff = author.staff
+        used = places.of(draft.compartment for draft in batch.drafts)
         plan = SubmissionPlan(
             network=network.id,
             subject=self.subject,
@@ -308,13 +292,10 @@ class _Sending:
             owner=await network.sealing_key(self.subject),
             author=author.keys.keyid,
             for_=None if staff is None else staff.organisation,
-            compartments=places.keys,
+            compartments={place: author.parsed(*places.keys[place]) for place in set(used.values())},
             custodians=await network.custodian_keys(who.custodians),
             threshold=who.threshold,
-            records=batch.plans(
-                places.of(draft.compartment for draft in batch.drafts),
-                contributors=[{"token": author.keys.token, "parts": 1000}],
-            ),
+            records=batch.plans(used, contributors=[{"token": author.keys.token, "parts": 1000}]),
         )
 
         def seal() -> tuple[bytes, str]:

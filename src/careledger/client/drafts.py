@@ -6,16 +6,17 @@ version, so that importing a file twice changes nothing and importing a newer on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 
+from careledger.errors import NotPermittedError
 from careledger.fhir import RecordDraft, resource_key
 from careledger.records import BYTES_ADVISED, RECORDS_ADVISED, RecordPlan
 
-__all__ = ["Batch", "KeptIndex", "batches"]
+__all__ = ["Batch", "KeptIndex", "Places", "batches", "with_replaced"]
 
 RAW_BYTES_ADVISED: Final = 4 * BYTES_ADVISED
 """FHIR deflates to less than a quarter, so this much gives a message of about BYTES_ADVISED."""
@@ -44,6 +45,31 @@ class KeptIndex:
             self.resources.setdefault(_resource(full_url, data), record)
             if full_url and at < own:
                 self.urls[_url(full_url)] = record
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where an author may write: compartment (hex) by category, (epoch, key in base64url) by compartment, the inbox,
+    and the grant it writes on."""
+
+    by_category: dict[str, str]
+    keys: dict[str, tuple[int, str]]
+    inbox: str
+    grant: str | None
+
+    def of(self, categories: Iterable[str]) -> dict[str, str]:
+        """The compartment of each category; the inbox where none was granted.
+
+        Raises NotPermittedError `no-grant`.
+        """
+        found: dict[str, str] = {}
+        for category in set(categories):
+            compartment = self.by_category.get(category, self.inbox)
+            if compartment not in self.keys:
+                raise NotPermittedError(
+                    "no-grant", f"no key to write {category} with, nor to the inbox; ask the subject for a grant"
+                )
+            found[category] = compartment
+        return found
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

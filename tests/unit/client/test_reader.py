@@ -245,6 +245,34 @@ def test_a_lying_custodian_is_named_and_the_read_succeeds(treated: Any, code: st
     assert named == {(liar.token, code)}
 
 
+def test_a_custodian_with_anothers_true_share_is_the_one_that_is_named(treated: Any) -> None:
+    """Two that collude could else have the honest one called a liar: its own share would be there already."""
+    lab = treated.lab
+    honest, liar = lab.nodes[1], lab.nodes[0]
+
+    def stolen(answer: Any, message: Any) -> Any:
+        custodian, shelf = honest.custodian, honest.api._release.shelf
+        rows = shelf.rows(custodian.people.subject(treated.subject), _records(message))
+        entry = msgspec.json.decode(answer.receipt.body)
+        sealed = seal_answer(
+            [(row.record_id, shelf.share(row)) for row in rows],
+            key=SealingPublicKey(message.key),
+            network=entry["network"],
+            request=envelope_message_id(decode(message.request, Envelope)),
+            node=entry["node"],
+            index=entry["index"],
+        )
+        return msgspec.structs.replace(answer, sealed=sealed)
+
+    liar.fault = changed(stolen)
+    reader = treated.reader()
+    reader.ask_all = True
+    for _ in range(4):
+        opened = lab.run(reader.open(treated.subject, treated.records, purpose="TREAT"))
+        assert len(opened.records) == len(treated.records)
+        assert {node: error.code for node, error in opened.faults.items()} in ({liar.token: "bad-share"}, {})
+
+
 @pytest.mark.parametrize("lie", [no_entry, no_shares, unsigned_checkpoint])
 def test_an_answer_without_a_proven_log_entry_is_worth_nothing(treated: Any, lie: Any) -> None:
     liar = treated.lab.nodes[0]
