@@ -1,52 +1,36 @@
-"""The node's HTTP: hot routes dispatched on the path, everything else by litestar, one OpenAPI document for both."""
+"""The node's HTTP. What nodes and clients ask all day is dispatched here, on method and path; what operators and
+developers ask, and whatever is malformed, goes to litestar (`documented`), which a node loads when it is first asked
+for: its import would be a third of a node's start.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-import msgspec
-from litestar import Litestar, MediaType, Request, Response, get, post
-from litestar.exceptions import HTTPException
-from litestar.openapi.config import OpenAPIConfig
-from litestar.params import Parameter
-
-import careledger
-from careledger.errors import Error, MalformedError, NotFoundError
-from careledger.node.answers import BODY_BYTES_MAX, JSON, Asgi, Receive, Scope, Send, read_body, refuse, reply
+from careledger.errors import Error
+from careledger.node.answers import BODY_BYTES_MAX, Asgi, Receive, Scope, Send, read_body, refuse, reply
 from careledger.node.api import Answered, Api
-from careledger.node.directing import Directing, parse_transactions
+from careledger.node.directing import Directing
+from careledger.node.directory_api import DirectoryApi
 from careledger.node.reports import Metrics, log
-from careledger.seal import encode
 
-__all__ = ["application"]
+__all__ = ["SMALL_BODY_BYTES_MAX", "Route", "application", "hot_routes"]
 
 SMALL_BODY_BYTES_MAX = 4 << 20
-_TOKEN = Annotated[str, Parameter(pattern=r"^cl1[02-9ac-hj-np-z]{46}$", max_length=49)]
+_DOCUMENT = re.compile(r"/v1/document/(cl1[02-9ac-hj-np-z]{46})")
+_IDENTITY = re.compile(r"/v1/directory/identity/(cl1[02-9ac-hj-np-z]{46})")
+_PROOF = re.compile(r"/v1/directory/proof/([a-z-]{1,32})/([!-~]{1,256})")
+_BLOCKS = re.compile(rb"after=(0|[1-9][0-9]{0,14})(?:&wait=([01]))?")
+_SIZE = re.compile(rb"size=(0|[1-9][0-9]{0,14})")
+_COSIGNED = {b"": False, b"cosigned=0": False, b"cosigned=1": True}
 
 
-def application(api: Api, directing: Directing, metrics: Metrics, *, genesis: bytes) -> Asgi:
-    """The ASGI application of one node."""
-    posts = {route.path: route for route in _hot_routes(api)}
-    rest: Any = _rest(api, directing, metrics, genesis)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await rest(scope, receive, send)
-            return
-        path, method = scope["path"], scope["method"]
-        if method == "POST" and path in posts:
-            await _answer(scope, receive, send, metrics, posts[path])
-        elif method == "GET" and path.startswith("/log/"):
-            await _answer(scope, receive, send, metrics, _Route(path, "log", lambda _: api.log_file(path[5:]), 0))
-        else:
-            await rest(scope, receive, send)
-
-    return app
-
-
-class _Route(NamedTuple):
+class Route(NamedTuple):
     """A route outside litestar: its path, its name in metrics, what answers it, and its largest body in bytes."""
 
     path: str
@@ -55,20 +39,86 @@ class _Route(NamedTuple):
     size_max: int = SMALL_BODY_BYTES_MAX
 
 
-def _hot_routes(api: Api) -> list[_Route]:
+def application(api: Api, directing: Directing, metrics: Metrics, *, genesis: bytes) -> Asgi:
+    """The ASGI application of one node."""
+    directory = DirectoryApi(directing, genesis)
+    posts = {route.path: route for route in hot_routes(api)}
+    rest = _Documented(api, directory, metrics)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        route = None
+        if scope["type"] == "http":
+            path, method = scope["path"], scope["method"]
+            if method == "POST":
+                route = posts.get(path) or _directory_post(directory, path, scope["query_string"])
+            elif method == "GET":
+                route = _get(api, directory, path, scope["query_string"])
+        if route is None:
+            await rest(scope, receive, send)
+        else:
+            await _answer(scope, receive, send, metrics, route)
+
+    return app
+
+
+def hot_routes(api: Api) -> list[Route]:
+    """What is answered by path alone."""
     return [
-        _Route("/v1/access", "access", api.access),
-        _Route("/v1/submission", "submission", api.submission, BODY_BYTES_MAX),
-        _Route("/v1/consent", "consent", api.consent),
-        _Route("/v1/consent/read", "consent-read", api.consent_read),
-        _Route("/v1/document", "document", api.document),
-        _Route("/v1/audit", "audit", api.audit),
-        _Route("/v1/sync", "sync", api.sync),
-        _Route("/witness/add-checkpoint", "witness", api.add_checkpoint),
+        Route("/v1/access", "access", api.access),
+        Route("/v1/submission", "submission", api.submission, BODY_BYTES_MAX),
+        Route("/v1/consent", "consent", api.consent),
+        Route("/v1/consent/read", "consent-read", api.consent_read),
+        Route("/v1/document", "document", api.document),
+        Route("/v1/audit", "audit", api.audit),
+        Route("/v1/sync", "sync", api.sync),
+        Route("/witness/add-checkpoint", "witness", api.add_checkpoint),
     ]
 
 
-async def _answer(scope: Scope, receive: Receive, send: Send, metrics: Metrics, route: _Route) -> None:
+def _directory_post(directory: DirectoryApi, path: str, query: bytes) -> Route | None:
+    if path == "/v1/directory/transaction":
+        return Route(path, "transaction", directory.transaction)
+    if path == "/v1/directory/cosignature" and (found := _SIZE.fullmatch(query)):
+        return Route(path, "cosignature", partial(directory.cosignature, size=int(found[1])))
+    return None
+
+
+def _get(api: Api, directory: DirectoryApi, path: str, query: bytes) -> Route | None:
+    """The route of a well-formed GET; None for what litestar answers or refuses."""
+    if path.startswith("/log/"):
+        return _without_body(path, "log", partial(api.log_file, path[5:]))
+    if path == "/health":
+        return _without_body(path, "health", api.health)
+    if not query and (found := _DOCUMENT.fullmatch(path)):
+        return _without_body(path, "document-read", partial(api.document_of, found[1]))
+    if path.startswith("/v1/directory/"):
+        return _directory_get(directory, path, query)
+    return None
+
+
+def _directory_get(directory: DirectoryApi, path: str, query: bytes) -> Route | None:
+    if path == "/v1/directory/blocks" and (at := _BLOCKS.fullmatch(query)):
+        return _without_body(path, "blocks", partial(directory.blocks, after=int(at[1]), wait=at[2] == b"1"))
+    if found := _PROOF.fullmatch(path):
+        cosigned = _COSIGNED.get(query)
+        if cosigned is not None:
+            return _without_body(path, "proof", partial(directory.proof, found[1], found[2], cosigned=cosigned))
+    if query:
+        return None
+    if found := _IDENTITY.fullmatch(path):
+        return _without_body(path, "identity", partial(directory.identity, found[1]))
+    if path == "/v1/directory/head":
+        return _without_body(path, "head", directory.head)
+    if path == "/v1/directory/genesis":
+        return _without_body(path, "genesis", directory.genesis)
+    return None
+
+
+def _without_body(path: str, name: str, call: Callable[[], Awaitable[Answered]]) -> Route:
+    return Route(path, name, lambda _: call(), 0)
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send, metrics: Metrics, route: Route) -> None:
     started, name = time.perf_counter(), route.name
     try:
         body = await read_body(scope, receive, size_max=route.size_max)
@@ -86,143 +136,22 @@ async def _answer(scope: Scope, receive: Receive, send: Send, metrics: Metrics, 
     await reply(send, answered.body, status=answered.status, content=answered.content)
 
 
-class _Refusal(msgspec.Struct):
-    """Every refusal: a stable reason code, one line for people, further facts, and the node's time (ms UTC)."""
+class _Documented:
+    """The litestar application, loaded in a thread when it is first asked for, while the loop goes on serving."""
 
-    code: str
-    message: str
-    details: dict[str, Any]
-    time: int
+    def __init__(self, api: Api, directory: DirectoryApi, metrics: Metrics) -> None:
+        self._parts = (api, directory, metrics)
+        self._loading = asyncio.Lock()
+        self._app: Asgi | None = None
 
+    def _load(self) -> Asgi:
+        from careledger.node.documented import documented  # noqa: PLC0415
 
-def _refused(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    if isinstance(error, HTTPException):
-        detail = " ".join(str(error.detail).split()) or type(error).__name__
-        code = {404: "not-found", 405: "wrong-method", 413: "too-large"}.get(error.status_code, "bad-request")
-        problem, status = Error(code, detail), error.status_code
-    elif isinstance(error, Error):
-        problem, status = error, error.http_status
-    else:
-        log.error("bug", exc_info=error)
-        problem, status = Error("bug", "this node failed in a way nobody foresaw; its log has more"), 500
-    details = {name: value for name, value in problem.details.items() if isinstance(value, str | int | list | dict)}
-    body = {"code": problem.code, "message": problem.message, "details": details, "time": time.time_ns() // 1_000_000}
-    return Response(encode(body), status_code=status, media_type=JSON.decode())
+        return documented(*self._parts)
 
-
-def _plain(answered: Answered) -> Response[bytes]:
-    return Response(answered.body, status_code=answered.status, media_type=answered.content.decode())
-
-
-def _rest(api: Api, directing: Directing, metrics: Metrics, genesis: bytes) -> Litestar:
-    """The routes where a framework's convenience costs nothing that matters, and the documentation of all."""
-    handlers: list[Any] = [
-        *_documented(api),
-        *_operator_routes(api, metrics),
-        *_directory_routes(directing, genesis),
-    ]
-    return Litestar(
-        route_handlers=handlers,
-        exception_handlers={Exception: _refused},
-        request_max_body_size=SMALL_BODY_BYTES_MAX,
-        openapi_config=OpenAPIConfig(
-            title="careledger node",
-            version=careledger.__version__,
-            description="Bodies are MessagePack (docs/spec/http.md), refusals JSON {code, message, details, time}.",
-            path="/openapi",
-        ),
-        logging_config=None,
-    )
-
-
-def _documented(api: Api) -> list[Any]:
-    """The hot routes, for the OpenAPI document; they are answered before litestar sees them."""
-    handlers = [_documented_post(route) for route in _hot_routes(api)]
-
-    @get("/log/{path:path}", summary="A checkpoint, tile or entry bundle of this node's log (C2SP tlog-tiles)")
-    async def log_file(path: str) -> Response[bytes]:
-        return _plain(await api.log_file(path.lstrip("/")))
-
-    return [*handlers, log_file]
-
-
-def _documented_post(route: _Route) -> Any:
-    call = route.call
-
-    @post(
-        route.path,
-        name=route.name,
-        operation_id=route.name,
-        summary=(call.__doc__ or "").partition(": ")[2].strip(),
-        status_code=200,
-        media_type="application/msgpack",
-    )
-    async def handler(body: bytes) -> Response[bytes]:
-        return _plain(await call(body))
-
-    return handler
-
-
-def _operator_routes(api: Api, metrics: Metrics) -> list[Any]:
-    @get("/health", summary="Whether this node serves, and what its operator should do if not")
-    async def health() -> Response[bytes]:
-        return _plain(await api.health())
-
-    @get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics, without personal data")
-    async def metrics_text() -> bytes:
-        return metrics.text()
-
-    @get("/openapi.json", include_in_schema=False)
-    async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
-        schema = request.app.openapi_schema.to_schema()
-        return Response(msgspec.json.encode(schema), media_type=JSON.decode())
-
-    @get("/v1/document/{token:str}", summary="The newest document of an identity, with its salt")
-    async def document(token: _TOKEN) -> Response[bytes]:
-        return _plain(await api.document_of(token))
-
-    return [health, metrics_text, openapi, document]
-
-
-def _directory_routes(directing: Directing, genesis: bytes) -> list[Any]:
-    @post("/v1/directory/transaction", status_code=200, summary="Put one or several transactions before the directory")
-    async def transaction(request: Request[Any, Any, Any]) -> Response[bytes]:
-        results = await directing.submit(parse_transactions(await request.body()))
-        body = msgspec.json.encode({"results": results, "height": directing.directory.height})
-        return Response(body, media_type=JSON.decode())
-
-    @get("/v1/directory/genesis", summary="The exact genesis bytes: their SHA-256 is the network")
-    async def genesis_bytes() -> Response[bytes]:
-        return Response(genesis, media_type=JSON.decode())
-
-    @get("/v1/directory/head", summary="Height, app hash, newest checkpoint and newest cosigned checkpoint")
-    async def head() -> Response[bytes]:
-        return Response(msgspec.json.encode(directing.head()), media_type=JSON.decode())
-
-    @get("/v1/directory/blocks", summary="Blocks after a height (MessagePack [blocks, checkpoint])")
-    async def blocks(
-        after: Annotated[int, Parameter(ge=0, le=1 << 53)], wait: Annotated[int, Parameter(ge=0, le=1)] = 0
-    ) -> Response[bytes]:
-        found = await directing.blocks(after, wait=bool(wait))
-        return Response(msgspec.msgpack.encode(found), media_type="application/msgpack")
-
-    @post("/v1/directory/cosignature", status_code=204, summary="A node's cosignature of the directory's checkpoint")
-    async def cosignature(request: Request[Any, Any, Any], size: Annotated[int, Parameter(ge=0, le=1 << 53)]) -> None:
-        directing.cosigned(size, await request.body())
-
-    @get("/v1/directory/identity/{token:str}", summary="State and operations of an identity")
-    async def identity(token: _TOKEN) -> Response[bytes]:
-        state = directing.directory.identity(token)
-        if state is None:
-            raise NotFoundError("unknown-identity", "the directory knows no identity of that token")
-        body = msgspec.json.encode({"state": state, "operations": directing.engine.operations(token)})
-        return Response(body, media_type=JSON.decode())
-
-    @get("/v1/directory/proof/{kind:str}/{ident:path}", summary="A value of the state map, or its absence, proven")
-    async def proof(kind: str, ident: str, cosigned: Annotated[int, Parameter(ge=0, le=1)] = 0) -> Response[bytes]:
-        if len(kind) > 32 or len(ident) > 256:
-            raise MalformedError("bad-field", "no kind or id is that long")
-        found = directing.proof(kind, ident.lstrip("/"), cosigned=bool(cosigned))
-        return Response(msgspec.json.encode(found), media_type=JSON.decode())
-
-    return [transaction, genesis_bytes, head, blocks, cosignature, identity, proof]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._loading:
+            if self._app is None:
+                self._app = await asyncio.to_thread(self._load)
+            app = self._app
+        await app(scope, receive, send)
