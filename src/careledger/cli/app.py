@@ -80,9 +80,10 @@ def bench(
 
 def _register_people() -> None:
     """The commands against a network; they need the client's libraries, which `demo` and `--help` of it do not."""
-    from careledger.cli import organisations, people, verifying  # noqa: PLC0415
+    from careledger.cli import organisations, people, records, verifying  # noqa: PLC0415
 
     people.register(app)
+    records.register(app)
     organisations.register(app)
     verifying.register(app)
 

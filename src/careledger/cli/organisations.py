@@ -9,8 +9,10 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
-from careledger.cli.people import DAY_MS, KEYS, NETWORK, show_kit
+from careledger.cli.people import DAY_MS, show_kit
 from careledger.cli.session import (
+    KEYS,
+    NETWORK,
     JsonOption,
     KeysOption,
     NetworkOption,

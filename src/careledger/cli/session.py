@@ -6,6 +6,7 @@ Nothing of this is remembered between commands but what the key folder keeps, en
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import sys
 import time
@@ -21,7 +22,19 @@ from careledger.client import KeyFolder, Network, Staff, decode_staff_pass, open
 from careledger.errors import MalformedError, NotFoundError
 from careledger.transport import Transport
 
-__all__ = ["JsonOption", "KeysOption", "NetworkOption", "PassOption", "Session", "ask_passphrase", "now_ms", "say"]
+__all__ = [
+    "KEYS",
+    "NETWORK",
+    "JsonOption",
+    "KeysOption",
+    "NetworkOption",
+    "PassOption",
+    "Session",
+    "ask_passphrase",
+    "moment",
+    "now_ms",
+    "say",
+]
 
 T = TypeVar("T")
 
@@ -36,12 +49,20 @@ PassOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
+KEYS = Path("keys")
+NETWORK = Path("network.json")
+
 console = Console(stderr=True, highlight=False)
 
 
 def now_ms() -> int:
     """The wall clock, ms UTC."""
     return time.time_ns() // 1_000_000
+
+
+def moment(time_ms: int) -> str:
+    """A time for people: UTC, to the second."""
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def say(as_json: bool, facts: object, words: str) -> None:
