@@ -178,6 +178,20 @@ def test_a_wrong_seed_opens_nothing_older(chain: Any) -> None:
     assert consent.seeds_from_rekeys(wrong, [event for event, _ in chain.events]) == wrong
 
 
+def test_a_missing_rekey_ends_the_way_back(chain: Any) -> None:
+    for _ in range(3):
+        rekey(chain, [chain.about])
+    known = {(chain.about, 4): chain.seeds[chain.about, 4]}
+    without_the_third = [event for event, _ in chain.events if event.seq != 3]
+    assert sorted(consent.seeds_from_rekeys(known, without_the_third)) == [(chain.about, 3), (chain.about, 4)]
+    assert consent.seeds_from_rekeys(known, []) == known
+
+
+def test_a_box_is_found_by_its_hash(chain: Any) -> None:
+    boxes = chain.messages[0].boxes
+    assert consent.find_box([b"other", *boxes], chain.events[0][0].own) == boxes[0]
+
+
 def test_prev_moved_to_another_compartment_or_epoch_does_not_open(chain: Any) -> None:
     event, _ = rekey(chain, [chain.about, chain.warnings])
     one, two = event.slots
