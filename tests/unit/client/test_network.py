@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from careledger.client import Network, network_file, parse_network_file
+from careledger.client import Network, enrol_patient, network_file, parse_network_file, rotate
 from careledger.client.nodes import NetworkFile
 from careledger.errors import Error, NotFoundError, UnavailableError, VerificationError
 from careledger.seal import decode, encode
@@ -74,6 +74,23 @@ def test_operations_of_somebody_else_are_refused(lab: Any) -> None:
     with pytest.raises(VerificationError) as refused:
         lab.run(lab.new_network().identity(patient.subject))
     assert refused.value.code == "wrong-identity"
+
+
+def test_operations_that_lack_the_newest_are_not_the_newest_keys(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """A thief of old keys and a node that helps it: the proof knows of the rotation that the node leaves out."""
+    monkeypatch.setattr("careledger.client.network._AGREE_PAUSE_S", 0.0)
+    made, _ = lab.run(enrol_patient(lab.network, tmp_path / "p", passphrase="x"))
+    old = msgspec.json.encode(
+        {"state": lab.engine.directory.identity(made.token), "operations": lab.engine.operations(made.token)}
+    )
+    lab.run(rotate(lab.network, made.folder, kit=made.kit, passphrase="x"))
+    for node in lab.nodes:
+        node.fault = other_operations(made.token, old)
+    with pytest.raises(VerificationError) as refused:
+        lab.run(lab.new_network().identity(made.token))
+    assert refused.value.code == "stale-directory"
 
 
 def test_cosignatures_of_several_nodes_are_put_together(lab: Any) -> None:

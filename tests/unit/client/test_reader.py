@@ -378,6 +378,20 @@ def test_one_false_denial_does_not_pass_for_the_custodians_reason(treated: Any) 
     assert len(opened.records) == len(treated.records)
 
 
+def test_one_denial_beside_dead_custodians_is_not_the_networks_answer(treated: Any, faults: Any) -> None:
+    async def denies(path: str, body: bytes, honest: Honest) -> Answer:
+        refusal = {"code": "no-grant", "message": "no", "details": {}, "time": treated.lab.clock.ms}
+        return Answer(403, msgspec.json.encode(refusal), {"content-type": "application/json"})
+
+    reader = treated.reader()
+    treated.lab.run(reader.grants(treated.subject))
+    treated.lab.nodes[0].fault, treated.lab.nodes[1].fault = denies, faults["dead"]
+    with pytest.raises(UnavailableError) as refused:
+        treated.lab.run(reader.open(treated.subject, treated.records, purpose="TREAT"))
+    assert refused.value.code == "not-enough-custodians"
+    assert set(refused.value.details["nodes"].values()) == {"no-grant", "unreachable"}
+
+
 def test_clock_off_by_an_hour_says_by_how_much(treated: Any) -> None:
     reader = treated.reader()
     treated.lab.run(reader.grants(treated.subject))
