@@ -263,9 +263,9 @@ class TestProofs:
 
     def test_texts_longer_than_their_bound_are_not_parsed(self) -> None:
         # Both would be refused for their content as well: the message tells that the bound came first.
-        with pytest.raises(MalformedError, match="a proof has .* at most"):
+        with pytest.raises(MalformedError, match=r"a proof has .* at most"):
             parse_proof(self.PROOF + bytes(1 << 19))
-        with pytest.raises(MalformedError, match="a request has .* at most"):
+        with pytest.raises(MalformedError, match=r"a request has .* at most"):
             parse_add_checkpoint(format_add_checkpoint(0, [], checkpoint_at(1)) + bytes(1 << 20))
 
     def test_a_proof_of_another_log_or_key_is_refused(self) -> None:
