@@ -163,6 +163,7 @@ class Network(Nodes):
         self._identities: dict[str, Identity] = {}
         self._subjects: dict[str, Subject] = {}
         self._looked_up_ms: dict[str, int] = {}
+        self._looking_up: dict[str, asyncio.Task[Identity]] = {}
         self._verify_keys: dict[str, VerifyKey] = {}
         self._sealing_keys: dict[str, SealingPublicKey] = {}
 
@@ -182,14 +183,22 @@ class Network(Nodes):
         if found is not None and not fresh:
             return found
         check_token(token)
-        identity = await self._proven_identity(token)
+        looking = None if fresh else self._looking_up.get(token)
+        if looking is None:
+            looking = self._looking_up[token] = asyncio.create_task(self._look_up(token))
+            looking.add_done_callback(_retrieved)
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, token: str) -> Identity:
+        """One look-up for everybody who asks meanwhile; nobody's cancelling spoils it for the others."""
+        try:
+            identity, _ = await self.identity_with_proof(token)
+        finally:
+            self._looking_up.pop(token, None)
         _bound(self._identities)
         self._identities[token] = identity
         self._looked_up_ms[token] = self.now_ms()
         return identity
-
-    async def _proven_identity(self, token: str) -> Identity:
-        return (await self.identity_with_proof(token))[0]
 
     async def identity_with_proof(self, token: str) -> tuple[Identity, DirectoryProof]:
         """An identity looked up anew, with the directory's proof of its state, for exports.
@@ -248,7 +257,7 @@ class Network(Nodes):
 
     async def custodian_keys(self, nodes: Iterable[Node]) -> list[tuple[str, SealingPublicKey]]:
         """(keyid, key) of each node, in order, as locks are sealed to them."""
-        return [await self.sealing_key(node.token) for node in nodes]
+        return list(await asyncio.gather(*(self.sealing_key(node.token) for node in nodes)))
 
     async def consent_keys(self, subject: str, signers: Iterable[str]) -> dict[str, VerifyKey]:
         """The keys of those `signers` (keyids) that could ever sign this subject's consent: itself and its managers.
@@ -340,6 +349,12 @@ class Network(Nodes):
         raise UnavailableError(
             "no-document", f"the document of {identity.token} could not be had ({gist(failures)}); try again"
         )
+
+
+def _retrieved(task: asyncio.Task[Identity]) -> None:
+    """Whoever waited has the error; asyncio must not report it as forgotten when nobody did any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _bound(cache: dict[str, T]) -> None:

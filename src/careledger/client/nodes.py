@@ -33,6 +33,8 @@ from careledger.transport import Answer
 __all__ = ["NetworkFile", "Node", "Nodes", "network_file", "parse_network_file"]
 
 _NETWORK_FILE_MAX: Final = 2 << 20
+HEAD_FRESH_MS: Final = 600_000
+"""A heartbeat block comes every minute; a head older than ten is believed only while there is no newer (DESIGN 5.6)."""
 _PROOF_TRIES: Final = 20
 _PROOF_PAUSE_S: Final = 0.1
 """A block is cosigned within a second of being made; until then a proof of its state is not enough."""
@@ -118,6 +120,7 @@ class Nodes:
         self.wire = wire
         self.now_ms = now_ms
         self.rand = rand
+        self._stale_max_ms = int(str(self.genesis.parameters["stale_max_ms"]))
         self._urls = dict(urls or {})
         self.nodes: dict[str, Node] = {}
         for member in self.genesis.members:
@@ -246,17 +249,19 @@ class Nodes:
         """
         refused: Error | None = None
         for turn in range(_PROOF_TRIES):
-            older = "?cosigned=1" if turn >= _PROOF_TRIES // 2 else ""
-            path = f"/v1/directory/proof/{kind}/{ident}{older}"
+            late = turn >= _PROOF_TRIES // 2
+            path = f"/v1/directory/proof/{kind}/{ident}{'?cosigned=1' if late else ''}"
             try:
-                return await self._proof_round(path, kind, ident)
+                return await self._proof_round(
+                    path, kind, ident, age_max_ms=self._stale_max_ms if late else HEAD_FRESH_MS
+                )
             except UnavailableError as error:
                 refused = error
             await asyncio.sleep(_PROOF_PAUSE_S)
         assert refused is not None
         raise refused
 
-    async def _proof_round(self, path: str, kind: str, ident: str) -> DirectoryProof:
+    async def _proof_round(self, path: str, kind: str, ident: str, *, age_max_ms: int) -> DirectoryProof:
         first = self.nodes.get(str(self.genesis.parameters["sequencer"]))
         others = [node for node in self.some_nodes() if node is not first]
         failures: dict[str, Error] = {}
@@ -266,7 +271,8 @@ class Nodes:
             refusals: list[Error] = []
             for proof in _merged(shown):
                 try:
-                    self.checked_proof(proof, kind=kind, ident=ident)
+                    head, _ = self.checked_proof(proof, kind=kind, ident=ident)
+                    self._check_age(head, age_max_ms)
                 except Error as error:
                     refusals.append(error)
                     continue
@@ -290,6 +296,17 @@ class Nodes:
             else:
                 raise answer
         return found
+
+    def _check_age(self, head: DirectoryHead, age_max_ms: int) -> None:
+        """Refuse a head that nobody has cosigned lately: an old one could hide a rotation or a removal.
+
+        Raises UnavailableError `stale-directory`.
+        """
+        age = self.now_ms() - 1000 * max(head.cosigned.values(), default=0)
+        if age > age_max_ms:
+            raise UnavailableError(
+                "stale-directory", f"the directory's head is {age // 60_000} minutes old; ask other nodes, or wait"
+            )
 
     def checked_proof(self, shown: DirectoryProof, *, kind: str, ident: str) -> tuple[DirectoryHead, bytes | None]:
         """The proven head and value (None: absent) of a proof.

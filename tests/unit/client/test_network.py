@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -115,6 +116,36 @@ def test_without_two_thirds_of_the_members_cosignatures_nothing_is_proven(
     with pytest.raises(UnavailableError) as refused:
         lab.run(lab.new_network().identity(patient.subject))
     assert refused.value.code == "not-enough-cosignatures"
+
+
+def test_a_head_older_than_a_day_is_not_believed(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("careledger.client.nodes._PROOF_PAUSE_S", 0.0)
+    patient = lab.run(lab.patient())
+    lab.run(lab.new_network().identity(patient.subject))
+    now = lab.clock.ms
+    try:
+        lab.clock.ms += 3_600_000  # an hour without a block: care goes on
+        lab.run(lab.new_network().identity(patient.subject))
+        lab.clock.ms += 25 * 3_600_000
+        with pytest.raises(UnavailableError) as refused:
+            lab.run(lab.new_network().identity(patient.subject))
+    finally:
+        lab.clock.ms = now
+    assert "stale-directory" in refused.value.message
+
+
+def test_many_who_ask_at_once_make_one_look_up(lab: Any) -> None:
+    patient = lab.run(lab.patient())
+    network = lab.new_network()
+
+    async def ask() -> list[str]:
+        found = await asyncio.gather(*(network.identity(patient.subject) for _ in range(8)))
+        return [one.token for one in found]
+
+    lab.heal()
+    assert lab.run(ask()) == [patient.subject] * 8
+    paths = [path for node in lab.nodes for path in node.asked]
+    assert paths.count(f"/v1/directory/identity/{patient.subject}") == 1
 
 
 def test_a_state_that_was_changed_is_not_proven(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
