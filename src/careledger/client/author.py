@@ -39,6 +39,8 @@ _RESEAL: Final = frozenset({"stale-epoch", "stale-document", "bad-share"})
 """What a custodian says when the subject's keys or document, or its own key, moved on since they were read."""
 _ENVELOPE_MAX: Final = 1 << 16
 _PARSED_MAX: Final = 1_000
+_VIEW_AGE_MS: Final = 10_000
+"""A grant given since is worth another look: without it everything would go to the inbox."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +90,7 @@ class Author:
         self.staff = staff
         self.pace = Pace()
         self._own = own
-        self._views: dict[str, GrantsView] = {}
+        self._views: dict[str, tuple[int, GrantsView]] = {}
         self._parsed: dict[str, SealingPublicKey] = {}
 
     # What the author knows of the subject
@@ -100,12 +102,13 @@ class Author:
         """
         if self._own is not None and subject == self.keys.token:
             return await self._own_places()
-        view = self._views.get(subject)
-        if view is None or fresh:
+        now = self.network.now_ms()
+        read_at, view = self._views.get(subject, (0, None))
+        if view is None or fresh or now - read_at > _VIEW_AGE_MS:
             view = GrantsView(network=self.network.id, subject=subject)
             await self._read(view, "grants")
             await self._read(view, "keys")
-            self._views[subject] = view
+            self._views[subject] = now, view
         newest, inbox = view.public_keys()
         standing = [g for g in view.standing(self.network.now_ms()) if "contribute" in g.rights]
         writable = {compartment for grant in standing for compartment in grant.compartments or ()}

@@ -136,6 +136,18 @@ def test_licensed_author_without_a_grant_writes_to_the_inbox(lab: Any, make_bund
     assert {one.manifest.compartment for one in opened.records} == {patient.chain.compartment_of("inbox")}
 
 
+def test_a_grant_given_meanwhile_is_seen_by_the_next_import(lab: Any, make_bundle: Any) -> None:
+    patient = lab.run(lab.patient())
+    keys, staff = lab.run(lab.clinician(2))
+    author = Author(lab.network, keys, state=MemoryState(), staff=staff)
+    lab.run(author.import_file(patient.subject, "x.json", [make_bundle(1)]))
+    lab.run(patient.grant(staff.organisation, categories=["results"], rights=["contribute"], expires_ms=lab.expires()))
+    lab.clock.ms += 20_000
+    done = lab.run(author.import_file(patient.subject, "y.json", [make_bundle(1, note=" more")]))
+    opened = lab.run(Owner(patient).open([bytes.fromhex(record) for sent in done.sent for record in sent.records]))
+    assert {patient.chain.names[one.manifest.compartment] for one in opened.records} == {"results"}
+
+
 def test_author_without_grant_or_licence_is_refused(lab: Any, make_bundle: Any) -> None:
     patient = lab.run(lab.patient())
     keys = lab.run(lab.person())

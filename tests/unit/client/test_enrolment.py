@@ -228,6 +228,16 @@ def test_fewer_than_t_custodians_do_not_unlock_a_managed_identity(lab: Any, mana
     assert refused.value.code == "not-enough-custodians"
 
 
+def test_a_custodian_without_a_managers_share_says_so(
+    lab: Any, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("careledger.client.managed.seal_custodian_shares", lambda *args, **kwargs: None)
+    token, _ = lab.run(manager.enrol())
+    with pytest.raises(NotFoundError) as refused:
+        lab.run(manager.act(token))
+    assert refused.value.code == "no-such-way"
+
+
 def test_another_provider_does_not_unlock_it(lab: Any, manager: Manager) -> None:
     token, _ = lab.run(manager.enrol())
     other = lab.run(lab.organisation(2))
