@@ -12,7 +12,7 @@ from careledger.verify.folder import Store, folder_fetch, load_bodies, witnessed
 from careledger.verify.history import Fetch, anchors_in, first_divergence, verify_extends
 from careledger.verify.log import verify_checkpoint, verify_log
 from careledger.verify.moments import DirectoryHistory
-from careledger.verify.node_folder import node_folders, verify_network_folder, verify_node_folder
+from careledger.verify.node_folder import network_above, node_folders, verify_network_folder, verify_node_folder
 from careledger.verify.receipt import verify_receipt_file
 from careledger.verify.replay import Documents
 from careledger.verify.report import (
@@ -58,6 +58,7 @@ __all__ = [
     "folder_fetch",
     "index_of",
     "load_bodies",
+    "network_above",
     "node_folders",
     "others_needed",
     "trust_of_directory",

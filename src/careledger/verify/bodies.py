@@ -23,7 +23,6 @@ Bodies = Callable[[int, int], Sequence[tuple[bytes, bytes] | None]]
 
 _PREFIXES: Final = {f"careledger/entry/v1 {kind} ".encode(): kind for kind in KINDS}
 _ERASE: Final = b"careledger/entry/v1 erase "
-_ERASED_MAX: Final = 100_000
 
 
 def bodies_of(one: Callable[[int], tuple[bytes, bytes] | None]) -> Bodies:
@@ -88,8 +87,8 @@ class BodyAudit:
     def take(self, first: int, prefixes: Sequence[bytes], commitments: bytes) -> None:
         """The bodies of one bundle, whose leaves are proven.
 
-        Raises VerificationError and MalformedError with details {index}: `missing-body` (of a kind that can't be
-        erased), `bad-body` (not what the leaf commits to), `wrong-entry`, and replay's.
+        Raises VerificationError and MalformedError with details {index}: `bad-body` (not what the leaf
+        commits to), `wrong-entry`, and replay's.
         """
         self._kinds += bytes(KINDS.index(_PREFIXES[prefix]) for prefix in prefixes)
         found = self._bodies(first, first + len(prefixes))
@@ -98,7 +97,7 @@ class BodyAudit:
         for offset, item in enumerate(found):
             index, kind = first + offset, _PREFIXES[prefixes[offset]]
             if item is None:
-                self._miss(index, kind)
+                self._miss(index)
                 continue
             entry = self.entry(index, kind, commitments[32 * offset : 32 * offset + 32], item)
             self.checked += 1
@@ -130,9 +129,7 @@ class BodyAudit:
             raise wrong_entry(index, f"the body says it is entry {entry.index} of kind {entry.kind}")
         return entry
 
-    def _miss(self, index: int, kind: str) -> None:
-        if kind != "keep":
-            raise missing_body(index, f"bodies of kind {kind} can't be erased")
+    def _miss(self, index: int) -> None:
         self.missing.append(index)
         if self._replay is not None:
             try:
@@ -181,7 +178,7 @@ def erased_by(index: int, entry: EntryBody) -> list[int]:
     """The earlier indexes that an erase entry names. Raises VerificationError `wrong-entry`."""
     details = entry.details if isinstance(entry.details, dict) else {}
     named = details.get("erased", [])
-    if not isinstance(named, list) or len(named) > _ERASED_MAX:
+    if not isinstance(named, list):
         raise wrong_entry(index, "details.erased is not a list of indexes")
     for at in named:
         if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < index:

@@ -12,16 +12,16 @@ from typing import Final
 
 import msgspec
 
-from careledger.errors import Error, MalformedError, NotFoundError, VerificationError
-from careledger.tlog import CHECKPOINT_PATH, Verifier, parse_vkey
+from careledger.errors import Error, NotFoundError, VerificationError
+from careledger.tlog import CHECKPOINT_PATH, Verifier, open_checkpoint, parse_unverified_checkpoint, parse_vkey
 from careledger.verify.directory import VerifiedDirectory, verify_directory
 from careledger.verify.folder import folder_fetch, load_bodies, read_file, witnessed_in
-from careledger.verify.history import anchors_in
+from careledger.verify.history import Fetch, anchors_in, verify_extends
 from careledger.verify.log import verify_log
-from careledger.verify.report import Known, NetworkReport, NodeReport
+from careledger.verify.report import Known, NetworkReport, NodeReport, index_of
 from careledger.verify.trust import trust_of_directory
 
-__all__ = ["node_folders", "verify_network_folder", "verify_node_folder"]
+__all__ = ["network_above", "node_folders", "verify_network_folder", "verify_node_folder"]
 
 DIRECTORY_LOG: Final = "directory/log"
 MAIN_DB: Final = "store/main.db"
@@ -37,6 +37,14 @@ def node_folders(folder: Path) -> list[Path]:
     return sorted(one.parent for one in folder.glob("*/node.json"))
 
 
+def network_above(path: Path) -> Path | None:
+    """The nearest folder above (or at) a path that is a network's: it has a genesis.json and nodes' folders."""
+    for folder in (path, *path.absolute().parents):
+        if (folder / "genesis.json").is_file() and not (folder / "node.json").exists() and node_folders(folder):
+            return folder
+    return None
+
+
 def verify_node_folder(
     folder: Path,
     *,
@@ -45,38 +53,66 @@ def verify_node_folder(
     cosignatures_needed: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NodeReport:
-    """Verify a node's folder (or a copy): its directory, then its log with bodies, signatures and decisions.
+    """Verify a node's folder, or a copy of it that may lack all but `log`: its directory, then its log, with bodies,
+    signatures and decisions where the copy has a store.
 
     `others`: folders of other nodes of the network; their cosignatures of the directory and what they have cosigned of
-    this node's log are compared too. `network`: its name, where the caller knows it. `cosignatures_needed` of other
-    members on the log's newest checkpoint; None: ⌊2m/3⌋ where there is no earlier checkpoint to compare with, else none
-    (a node that stops has entries that nobody cosigned any more: `vouched` says up to where others vouch).
+    this node's log are compared too, and their directory is taken where the copy has none. If one of them is of the
+    same node, its log is an older copy that helps to name a rewritten entry. `network`: its name, where the caller
+    knows it. `cosignatures_needed` of other members on the log's newest checkpoint; None: ⌊2m/3⌋ where there is no
+    earlier checkpoint to compare with, else none (a node that stops has entries that nobody cosigned any more:
+    `vouched` says up to where others vouch).
     Raises as `verify_directory` and `verify_log`; VerificationError `wrong-key`: log.vkey isn't the key that the
     directory has; NotFoundError when files are missing.
     """
-    token = _token(folder)
-    genesis = read_file(folder / "genesis.json")
-    directory = _directory(folder, genesis, others, network)
+    fetch = folder_fetch(folder / "log")
+    token = parse_unverified_checkpoint(fetch(CHECKPOINT_PATH)).origin.partition("/")[2]
+    directory = _directory(folder, others, network)
     trust = trust_of_directory(directory.directory)
     verifier = trust.log(token)
     _check_vkey(folder, verifier)
-    known = [*anchors_in(directory.history.blocks, node=token), *_witnessed(others, verifier)]
+    copies = [other for other in others if _is_of(other, token)]
+    known = [
+        *anchors_in(directory.history.blocks, node=token),
+        *_witnessed([other for other in others if other not in copies], verifier),
+    ]
     needed = cosignatures_needed
     if needed is None:
         needed = 0 if known else trust.log_needed
-    with load_bodies(folder / MAIN_DB) as store:
+    store = load_bodies(folder / MAIN_DB) if (folder / MAIN_DB).exists() else None
+    try:
         log = verify_log(
-            folder_fetch(folder / "log"),
+            fetch,
             verifier=verifier,
             witnesses=trust.witnesses(besides=token),
             cosignatures_needed=needed,
             known=known,
-            bodies=store.bodies,
+            bodies=None if store is None else store.bodies,
             history=directory.history,
-            documents=store.document,
+            documents=None if store is None else store.document,
             on_progress=on_progress,
         )
+    except VerificationError as problem:
+        if problem.code in ("rewritten", "fork") and index_of(problem) is None:
+            _name_with_copies(fetch, copies, verifier)
+        raise
+    finally:
+        if store is not None:
+            store.close()
     return NodeReport(node=token, directory=directory.report, log=log)
+
+
+def _name_with_copies(fetch: Fetch, copies: Sequence[Path], verifier: Verifier) -> None:
+    """Raise again what is wrong with a log, with the first entry that differs from an older copy of it."""
+    new = open_checkpoint(fetch(CHECKPOINT_PATH), verifier=verifier)
+    for copy in copies:
+        old_fetch = folder_fetch(copy / "log")
+        try:
+            old = open_checkpoint(old_fetch(CHECKPOINT_PATH), verifier=verifier)
+        except Error:
+            continue
+        if old.size <= new.size:
+            verify_extends(fetch, old=old, new=new, source=f"the copy in {copy.name}", old_fetch=old_fetch)
 
 
 def verify_network_folder(
@@ -111,28 +147,43 @@ def verify_network_folder(
     return NetworkReport(network=reports[0].directory.network, nodes=reports)
 
 
-def _token(folder: Path) -> str:
+def _is_of(folder: Path, token: str) -> bool:
+    """Whether a node's folder is of this node."""
     try:
-        return msgspec.json.decode(read_file(folder / "node.json"), type=_Settings).token
-    except msgspec.DecodeError:
-        raise MalformedError("bad-settings", f"{folder}/node.json does not name a node") from None
+        return msgspec.json.decode(read_file(folder / "node.json"), type=_Settings).token == token
+    except (msgspec.DecodeError, NotFoundError):
+        return False
 
 
-def _directory(folder: Path, genesis: bytes, others: Sequence[Path], network: str | None) -> VerifiedDirectory:
-    """The node's replica, with the cosignatures that the others have of the same head. Each node's own folder only has
-    those it was told of, so without the others fewer are asked for: the node's own execution is what is verified."""
-    notes: list[bytes] = []
-    for other in others:
+def _directory(folder: Path, others: Sequence[Path], network: str | None) -> VerifiedDirectory:
+    """The node's replica, or the newest of the others', with the cosignatures that all have of the same head.
+
+    Each node's folder only has the cosignatures it was told of, so one is asked for: what is verified here is the
+    execution, and the order is the one that this node and its peers followed.
+    """
+    notes: dict[Path, bytes] = {}
+    for one in (folder, *others):
         try:
-            notes.append(read_file(other / DIRECTORY_LOG / CHECKPOINT_PATH))
+            notes[one] = read_file(one / DIRECTORY_LOG / CHECKPOINT_PATH)
         except NotFoundError:
             continue
-    fetch = folder_fetch(folder / DIRECTORY_LOG)
-    return verify_directory(fetch, genesis, network=network, needed=1, more_notes=notes)
+    if not notes:
+        raise NotFoundError("no-directory", f"neither {folder} nor a folder beside it has a copy of the directory")
+    source = folder if folder in notes else max(notes, key=lambda one: parse_unverified_checkpoint(notes[one]).size)
+    return verify_directory(
+        folder_fetch(source / DIRECTORY_LOG),
+        read_file(source / "genesis.json"),
+        network=network,
+        needed=1,
+        more_notes=[note for one, note in notes.items() if one != source],
+    )
 
 
 def _check_vkey(folder: Path, verifier: Verifier) -> None:
-    found = parse_vkey(read_file(folder / "log.vkey").decode("utf-8", "replace").strip())
+    try:
+        found = parse_vkey(read_file(folder / "log.vkey").decode("utf-8", "replace").strip())
+    except NotFoundError:
+        return
     if found != verifier:
         raise VerificationError(
             "wrong-key", f"{folder}/log.vkey is not the key that the directory has for this node's log"

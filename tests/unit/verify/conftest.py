@@ -146,6 +146,7 @@ class Town:
             parameters={"requests_per_hour": 1000, "anchor_min_ms": 1},
         )
         self.id = network_of(self.genesis)
+        (base / "nodes" / "genesis.json").write_bytes(self.genesis)
         for node in self.nodes:
             NodeFolder(node.path).join(self.genesis, network=self.id)
         first = NodeFolder(self.nodes[0].path)

@@ -135,7 +135,7 @@ def test_an_erase_entry_that_was_refused_or_names_another_one_excuses_nothing(op
     assert refusal(audit_decisions, node) == ("missing-body", index)
 
 
-@pytest.mark.parametrize("erased", ["all", [-1], [10**6], [True], [1.5], ["0"]])
+@pytest.mark.parametrize("erased", ["all", 5, [-1], [10**6], [True], [1.5], ["0"]])
 def test_an_erase_entry_can_only_name_earlier_entries(operator, audit_decisions, erased):
     node = operator(1)
     _, template = manifest_and_template(node)
@@ -171,6 +171,12 @@ def test_an_erased_body_does_not_hide_a_later_wrong_one(operator, audit_decision
     node.publish()
     node.execute("UPDATE entries SET body = ? WHERE idx = ?", (b"{}", index + 20))
     assert refusal(audit_decisions, node) == ("bad-body", index + 20)
+
+
+def test_a_source_of_bodies_that_gives_too_few_is_a_bug(operator, auditor):
+    fetch = folder_fetch(operator(1).folder / "log")
+    with pytest.raises(AssertionError):
+        verify_log(fetch, verifier=auditor.trust.log(auditor.tokens[1]), bodies=lambda start, end: [])
 
 
 def test_bodies_can_come_from_a_function_of_one_index(operator, auditor):

@@ -22,6 +22,8 @@ from careledger.verify import (
     first_divergence,
     folder_fetch,
     index_of,
+    network_above,
+    node_folders,
     verify_extends,
     verify_log,
     verify_network_folder,
@@ -169,6 +171,41 @@ def test_an_older_copy_names_the_rewritten_entry(operator, auditor, story):
     with pytest.raises(VerificationError) as caught:
         verify_extends(fetch, old=old, new=new, old_fetch=copy)
     assert index_of(caught.value) == 6
+
+
+def test_a_bare_copy_is_judged_by_the_network_it_lies_in(operator, story):
+    """Only log, store and key were copied, as an auditor would: the rest comes from the nodes beside it, and the node's
+    own log names the entry."""
+    node = rewritten(operator, 6)
+    for name in ("genesis.json", "node.json", "directory", "witness.db"):
+        path = node.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(NotFoundError):
+        verify_node_folder(node.folder)
+    with pytest.raises(VerificationError) as caught:
+        verify_node_folder(node.folder, others=node_folders(story.nodes))
+    assert caught.value.code in ("rewritten", "fork")
+    assert index_of(caught.value) == 6
+    shutil.rmtree(node.folder / "store")
+    with pytest.raises(VerificationError) as caught:
+        verify_node_folder(node.folder, others=node_folders(story.nodes))
+    assert index_of(caught.value) == 6
+
+
+def test_an_honest_bare_copy_holds(operator, story):
+    node = operator(2)
+    for name in ("genesis.json", "node.json", "directory", "witness.db", "log.vkey", "store"):
+        path = node.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    report = verify_node_folder(node.folder, others=node_folders(story.nodes))
+    assert report.log.withheld == report.log.size
+    assert report.log.vouched > 0
+
+
+def test_the_network_above_a_path(story, tmp_path):
+    assert network_above(story.node(1) / "log") == story.nodes
+    assert network_above(story.nodes) == story.nodes
+    assert network_above(tmp_path) is None
 
 
 def test_a_rolled_back_node_is_caught_by_its_anchor(operator):
