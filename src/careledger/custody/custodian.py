@@ -8,11 +8,12 @@ appends in index order; only after the disk sync does anything leave. The jobs t
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from careledger.access import EntryKind, Receipt, build_entry, origin
+from careledger.access import FRESH_MS, EntryKind, Receipt, build_entry, origin
 from careledger.consent import ConsentState
 from careledger.custody.chains import Chains
 from careledger.custody.keyring import Keyring
@@ -21,7 +22,7 @@ from careledger.custody.published import LogFiles
 from careledger.custody.store import Store
 from careledger.custody.writer import Batch, Committed, Writer
 from careledger.directory import Directory
-from careledger.errors import Error, NotFoundError
+from careledger.errors import ConflictError, Error, NotFoundError
 from careledger.seal import SealingKey
 from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, format_proof, open_checkpoint, sign_checkpoint
 
@@ -89,6 +90,7 @@ class Custodian:
         self.published: tuple[int, bytes] = self._read_published()
         """Size and note of the checkpoint in the log's folder."""
         self._news = asyncio.Event()
+        self._nonces: OrderedDict[str, int] = OrderedDict()
         self._forgetters: list[Callable[[], None]] = [self.people.forget, self.chains.forget]
         self._settlers: list[Callable[[], None]] = [self.people.settle, self.chains.settle]
         self.writer = Writer(
@@ -180,6 +182,17 @@ class Custodian:
             client=client,
             details=details,
         )
+
+    def use_nonce(self, nonce: str, now_ms: int) -> None:
+        """Remember the nonce of a signed read for as long as it could be fresh. Raises ConflictError `replayed`.
+
+        In memory: after a restart a request could be answered once more, to whoever has captured it within 120 s.
+        """
+        while self._nonces and next(iter(self._nonces.values())) < now_ms:
+            self._nonces.popitem(last=False)
+        if nonce in self._nonces:
+            raise ConflictError("replayed", "this request was answered before: sign a new one")
+        self._nonces[nonce] = now_ms + 2 * FRESH_MS
 
     def limits(self) -> dict[str, int]:
         """The parameters that decisions take, as counters name them."""

@@ -58,6 +58,7 @@ class LogFiles:
         self._reload()
 
     def _reload(self) -> None:
+        self._reader: TileReader | None = None
         self.tail = self._restore()
         self._waiting: list[bytes] = []
         size, _ = self._store.log_state()
@@ -130,8 +131,11 @@ class LogFiles:
         self._superfluous.clear()
 
     def reader(self) -> TileReader:
-        """Proofs and entries of the written files."""
-        return TileReader(self.read, size=self.tail.size, root=self.tail.root() if self.tail.size else EMPTY_ROOT)
+        """Proofs and entries of the written files. While none is added it is the same reader, with what it checked."""
+        if self._reader is None or self._reader.size != self.tail.size:
+            root = self.tail.root() if self.tail.size else EMPTY_ROOT
+            self._reader = TileReader(self.read, size=self.tail.size, root=root)
+        return self._reader
 
     def _replace(self, path: str, data: bytes) -> None:
         target = self.folder / path

@@ -43,9 +43,11 @@ _Read = TypeVar("_Read", bound=Payload)
 
 
 def check_signed_read(custodian: Custodian, data: bytes, kind: type[_Read], *, payload_type: str, who: str) -> _Read:
-    """Prove a signed read: signature by the identity that its field `who` names, this network, fresh.
+    """Prove a signed read: signature by the identity that its field `who` names, this network, fresh, and new: its
+    answer is not sealed to the asker, so whoever got hold of the request must not have it answered once more.
 
-    Raises VerificationError `wrong-network`, `wrong-signer`, `stale-request` (details: the node's time), dsse.verify's.
+    Raises VerificationError `wrong-network`, `wrong-signer`, `stale-request` (details: the node's time), dsse.verify's;
+    ConflictError `replayed`.
     """
     envelope = decode(data, Envelope, size_max=_ENVELOPE_BYTES_MAX)
     payload = verify(envelope, payload_type=payload_type, keys=custodian.keyring.everybody)
@@ -63,6 +65,7 @@ def check_signed_read(custodian: Custodian, data: bytes, kind: type[_Read], *, p
             f"the request's time is {abs(now - fields['time']) // 1000} s off; set the clock and sign again",
             details={"time": now},
         )
+    custodian.use_nonce(fields["nonce"], now)
     return read
 
 

@@ -68,6 +68,7 @@ class Release:
     def _reload(self) -> None:
         """What must survive a restart: requests that are still fresh, and whom this custodian has met."""
         self.seen.clear()
+        self.affiliations.clear()
         self.met = {row[0] for row in self.custodian.store.reading.execute("SELECT id FROM seen")}
         cutoff = self.custodian.now_ms() - 2 * FRESH_MS
         rows = self.custodian.store.reading.execute("SELECT idx, body FROM entries WHERE kind = 1 ORDER BY idx DESC")
