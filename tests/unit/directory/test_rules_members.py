@@ -16,6 +16,7 @@ from careledger.directory import (
     default_parameters,
     sign_transaction,
 )
+from careledger.identity import build_deactivate
 from careledger.identity.fields import ZERO_HASH
 from careledger.seal import SigningKey, b64, envelope_message_id, keyid
 
@@ -67,6 +68,22 @@ def test_vote_of_a_stranger_or_for_nothing_is_refused(world: Any) -> None:
     world.parties.append(world.party())
     assert world.run(world.vote(ident, 4), world.vote("ab" * 32, 1)) == ["unknown-identity", "unknown-proposal"]
     assert world.run(world.enrol(world.parties[4].organisation), world.vote(ident, 4)) == ["ok", "not-a-member"]
+
+
+def test_deactivated_member_and_node_sign_nothing_more(world: Any) -> None:
+    party = world.parties[1]
+    envelope, ident = world.propose(parameter("inbox_quota", 5))
+    ends = [
+        build_deactivate(
+            network=world.network,
+            token=identity.token,
+            state=world.directory.identity(identity.token),
+            root=identity.secrets.root,
+        )
+        for identity in (party.organisation, party.software)
+    ]
+    assert world.run(envelope, *ends) == ["ok", "ok", "ok"]
+    assert world.run(world.vote(ident, 1), world.enrol(world.person(), by=1)) == ["deactivated", "deactivated"]
 
 
 def test_proposal_expires_by_block_time(world: Any) -> None:
