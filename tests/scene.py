@@ -33,7 +33,7 @@ from careledger.records import RecordPlan, Submission, SubmissionPlan, Submissio
 from careledger.records.leaves import arrange, leaves_root
 from careledger.records.locks import lock_leaf
 from careledger.records.manifest import manifest_leaf
-from careledger.seal import Envelope, decode, encode, sign, unb64
+from careledger.seal import Envelope, SealingPublicKey, decode, encode, sign, unb64
 from careledger.transport import Answer, Transport
 
 T = TypeVar("T")
@@ -97,6 +97,7 @@ class Scene:
     async def _begin(self) -> None:
         await self.local.start()
         self.world = World(self.local)
+        self._wires.append(self.world.wire)
         self.network = self.world.network
         await self.world.begin()
         self.author: Clinician = await self.world.clinician(0)
@@ -121,6 +122,7 @@ class Scene:
         async def close() -> None:
             for wire in self._wires:
                 await wire.close()
+            await asyncio.sleep(0.01)  # asyncio closes sockets a turn later
 
         self.run(close())
         self._runner.close()
@@ -261,8 +263,10 @@ class Scene:
         """What an honest author would seal next: `count` small records in the first compartment it may write to."""
         who, network = clinician or self.author, self.network
         subject = await network.subject(chart.subject)
-        places = await who.author.places(chart.subject, fresh=True)
-        compartment = min(places.keys)
+        view = await who.reader.grants(chart.subject, fresh=True)
+        newest, _ = view.public_keys()
+        granted = [c for g in view.standing(now_ms()) if "contribute" in g.rights for c in g.compartments or ()]
+        compartment = min(granted)
         return SubmissionPlan(
             network=network.id,
             subject=chart.subject,
@@ -270,7 +274,7 @@ class Scene:
             owner=await network.sealing_key(chart.subject),
             author=who.keys.keyid,
             for_=who.staff.organisation,
-            compartments=places.keys,
+            compartments={name: (epoch, SealingPublicKey(unb64(key))) for name, (epoch, key) in newest.items()},
             custodians=await network.custodian_keys(subject.custodians),
             threshold=subject.threshold,
             records=[
