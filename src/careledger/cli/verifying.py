@@ -25,6 +25,8 @@ from careledger.verify import (
     describe_folder,
     folder_fetch,
     index_of,
+    network_above,
+    node_folders,
     trust_of_genesis,
     verify_checkpoint,
     verify_directory,
@@ -140,15 +142,16 @@ def _verified(request: _Request) -> tuple[Form, object]:
 
 
 def _folder(request: _Request, path: Path, form: Form) -> object:
-    if form == "log":
-        return _log(request, folder_fetch(path), path.parent / "log.vkey")
-    if form == "node":
-        if not (path / "genesis.json").exists():
-            return _log(request, folder_fetch(path / "log"), path / "log.vkey")
-        others = [one.parent for one in path.parent.glob("*/node.json") if one.parent != path]
-        return verify_node_folder(
-            path, others=others, network=request.network, cosignatures_needed=request.cosignatures
-        )
+    if form in ("log", "node"):
+        node = path if form == "node" else path.absolute().parent
+        others = _others(node)
+        # A copy is judged by the network it lies in, unless the caller says whose keys to believe.
+        own_keys = request.vkey is not None or request.genesis is not None
+        if not own_keys and (form == "node" or path.name == "log") and (others or (node / "genesis.json").exists()):
+            return verify_node_folder(
+                node, others=others, network=request.network, cosignatures_needed=request.cosignatures
+            )
+        return _log(request, folder_fetch(node / "log" if form == "node" else path), node / "log.vkey")
     if form == "network":
         return verify_network_folder(path, network=request.network, cosignatures_needed=request.cosignatures)
     if form == "export":
@@ -159,6 +162,13 @@ def _folder(request: _Request, path: Path, form: Form) -> object:
             folder_fetch(path), genesis, network=request.network, needed=request.cosignatures
         ).report
     raise MalformedError("unknown-form", f"{path} is not a folder that careledger can verify; see verify --help")
+
+
+def _others(node: Path) -> list[Path]:
+    """The folders of the network's nodes that lie beside a node's folder or above it, but for itself."""
+    above = network_above(node)
+    beside = [] if above is None else node_folders(above)
+    return [one for one in beside if one.absolute() != node.absolute()]
 
 
 def _file(request: _Request, path: Path, content: bytes, form: Form) -> object:
