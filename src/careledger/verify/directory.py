@@ -94,8 +94,8 @@ def verify_directory(
             sequencer = directory.sequencer_verifier()
             transactions += _execute(directory, data, len(blocks) + 1)
             blocks.append(data)
-    _check_head(stated, note, directory, sequencer)
-    cosigned = _cosigned(directory, note, more_notes)
+    signer = _check_head(stated, note, directory, sequencer)
+    cosigned = _cosigned(directory, note, more_notes, signer)
     members = len(directory.members())
     wanted = cosignatures_needed(members) if needed is None else needed
     if len(cosigned) < wanted:
@@ -139,25 +139,24 @@ def _wrong_block(height: int, why: str) -> VerificationError:
     )
 
 
-def _check_head(stated: Checkpoint, note: bytes, directory: Directory, sequencer: Verifier | None) -> None:
+def _check_head(stated: Checkpoint, note: bytes, directory: Directory, sequencer: Verifier | None) -> Verifier:
+    """Signature and app hash of the newest checkpoint; returns the sequencer that signed it."""
     if sequencer is None:
         raise VerificationError("no-sequencer", "the directory names no sequencer whose checkpoint could be checked")
     open_checkpoint(note, verifier=sequencer)
     if parse_app_hash(stated) != directory.app_hash():
         raise _wrong_block(directory.height, "executing the blocks gives another app hash than the checkpoint's")
+    return sequencer
 
 
-def _cosigned(directory: Directory, note: bytes, more: Sequence[bytes]) -> dict[str, int]:
+def _cosigned(directory: Directory, note: bytes, more: Sequence[bytes], sequencer: Verifier) -> dict[str, int]:
     """Members that cosigned the checkpoint, by any of the notes that state the same."""
     witnesses = directory.witnesses()
-    sequencer = directory.sequencer_verifier()
     stated = parse_unverified_checkpoint(note)
     found: dict[str, int] = {}
     for other in (note, *more):
         claimed = parse_unverified_checkpoint(other)
         if claimed.origin != stated.origin or claimed.size != stated.size:
-            continue
-        if sequencer is None:
             continue
         head = check_directory_checkpoint(other, sequencer=sequencer, witnesses=witnesses, needed=0)
         if claimed.text != stated.text:

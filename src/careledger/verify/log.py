@@ -79,6 +79,7 @@ def verify_log(
     except Error as problem:
         if audit is not None:
             _check_before(fetch, checkpoint, audit, problem)
+            _check_rewritten(fetch, checkpoint, known, problem)
         raise
     reader = TileReader(fetch, size=checkpoint.size, root=checkpoint.root)
     extends = check_known(reader, known, origin=checkpoint.origin)
@@ -164,6 +165,21 @@ def _check_before(fetch: Fetch, checkpoint: Checkpoint, audit: BodyAudit, proble
     index = next((one for one in audit.missing if one < at and one not in excused), None)
     if index is not None:
         raise missing_body(index, "no erase entry names it") from problem
+
+
+def _check_rewritten(fetch: Fetch, checkpoint: Checkpoint, known: Sequence[Known], problem: Error) -> None:
+    """Raise that the log was rewritten, where that is behind a refusal: what an entry says about itself is then a
+    consequence, and its index the first that was changed as far as the entries can tell."""
+    index = index_of(problem)
+    try:
+        check_known(TileReader(fetch, size=checkpoint.size, root=checkpoint.root), known, origin=checkpoint.origin)
+    except Error as changed:
+        first, last = changed.details.get("first"), changed.details.get("last")
+        if changed.code not in ("rewritten", "fork") or not isinstance(first, int) or not isinstance(last, int):
+            return
+        if index is not None and first <= index <= last:
+            message = f"{changed.message}; {problem.message}"
+            raise VerificationError(changed.code, message, details={"index": index, **changed.details}) from problem
 
 
 def _unproven(fetch: Fetch, checkpoint: Checkpoint, bundle: int) -> list[bytes]:

@@ -18,7 +18,7 @@ from careledger.verify.directory import VerifiedDirectory, verify_directory
 from careledger.verify.folder import folder_fetch, load_bodies, read_file, witnessed_in
 from careledger.verify.history import Fetch, anchors_in, verify_extends
 from careledger.verify.log import verify_log
-from careledger.verify.report import Known, NetworkReport, NodeReport, index_of
+from careledger.verify.report import Known, LogReport, NetworkReport, NodeReport, index_of
 from careledger.verify.trust import trust_of_directory
 
 __all__ = ["network_above", "node_folders", "verify_network_folder", "verify_node_folder"]
@@ -26,6 +26,7 @@ __all__ = ["network_above", "node_folders", "verify_network_folder", "verify_nod
 DIRECTORY_LOG: Final = "directory/log"
 MAIN_DB: Final = "store/main.db"
 WITNESS_DB: Final = "witness.db"
+_TRIES: Final = 5
 
 
 class _Settings(msgspec.Struct):
@@ -79,27 +80,45 @@ def verify_node_folder(
     needed = cosignatures_needed
     if needed is None:
         needed = 0 if known else trust.log_needed
-    store = load_bodies(folder / MAIN_DB) if (folder / MAIN_DB).exists() else None
+
+    def once() -> LogReport:
+        store = load_bodies(folder / MAIN_DB) if (folder / MAIN_DB).exists() else None
+        try:
+            return verify_log(
+                fetch,
+                verifier=verifier,
+                witnesses=trust.witnesses(besides=token),
+                cosignatures_needed=needed,
+                known=known,
+                bodies=None if store is None else store.bodies,
+                history=directory.history,
+                documents=None if store is None else store.document,
+                on_progress=on_progress,
+            )
+        finally:
+            if store is not None:
+                store.close()
+
     try:
-        log = verify_log(
-            fetch,
-            verifier=verifier,
-            witnesses=trust.witnesses(besides=token),
-            cosignatures_needed=needed,
-            known=known,
-            bodies=None if store is None else store.bodies,
-            history=directory.history,
-            documents=None if store is None else store.document,
-            on_progress=on_progress,
-        )
+        log = _settled(once, fetch)
     except VerificationError as problem:
         if problem.code in ("rewritten", "fork") and index_of(problem) is None:
             _name_with_copies(fetch, copies, verifier)
         raise
-    finally:
-        if store is not None:
-            store.close()
     return NodeReport(node=token, directory=directory.report, log=log)
+
+
+def _settled(once: Callable[[], LogReport], fetch: Fetch) -> LogReport:
+    """A log that its node goes on writing: others may have cosigned a moment before it publishes, and partial files
+    give way to fuller ones. So these two refusals count only if the checkpoint stayed the same meanwhile."""
+    for _ in range(_TRIES):
+        before = fetch(CHECKPOINT_PATH)
+        try:
+            return once()
+        except VerificationError as problem:
+            if problem.code not in ("rolled-back", "missing-file") or fetch(CHECKPOINT_PATH) == before:
+                raise
+    return once()
 
 
 def _name_with_copies(fetch: Fetch, copies: Sequence[Path], verifier: Verifier) -> None:

@@ -50,6 +50,11 @@ from careledger.verify import (
 )
 
 DAY_MS = 86_400_000
+NOTE = (
+    b'{"resourceType":"Bundle","type":"collection","entry":[{"fullUrl":"urn:uuid:p","resource":{"resourceType":"Patient",'
+    b'"id":"p"}},{"fullUrl":"urn:uuid:o","resource":{"resourceType":"Observation","status":"final","code":{"text":"seen"},'
+    b'"subject":{"reference":"urn:uuid:p"},"effectiveDateTime":"2024-05-01"}}]}'
+)
 ROUTES = {
     "/v1/access": "access",
     "/v1/submission": "submission",
@@ -278,9 +283,10 @@ async def _lived(base: Path) -> Story:
     await clinic.license(doctor.token, role="physician", until_ms=town.clock.ms + DAY_MS)
     staff = await c.open_staff_pass(passed, doctor.folder.keys, network=network)
     author = c.Author(network, doctor.folder.keys, state=doctor.folder, staff=staff)
-    # Without a grant: into the inbox.
+    # Without a grant: into the inbox, twice.
     name, data = demo_patients()[1]
     await author.import_file(enrolled.token, name, [data])
+    await author.import_file(enrolled.token, "note.json", [NOTE], confirmed=True)
     categories = [one for one in patient.chain.categories() if one != "inbox" and not one.startswith("spare")]
     granted = await patient.grant(
         organisations[0].token,

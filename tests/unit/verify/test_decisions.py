@@ -136,13 +136,22 @@ def test_a_contribution_decided_against_the_rules_is_named_at_its_submission(ope
     assert got == ("wrong-decision", submission)
 
 
-def test_an_inbox_count_lower_than_the_log_shows(operator, audit_decisions):
+def test_another_quota_of_the_inbox_than_the_directory_s(operator, audit_decisions):
     node = operator(1)
     first = node.find(kind="keep", reason="inbox")
-    template = msgspec.json.decode(node.entry(first)[2])
-    assert template["counters"]["inbox_records"] == 0
-    counters = {**template["counters"], "inbox_records_max": 10**6}
+    counters = {**msgspec.json.decode(node.entry(first)[2])["counters"], "inbox_records_max": 10**6}
     assert signed_again(node, audit_decisions, first, counters=counters) == ("wrong-counters", first)
+
+
+def test_an_inbox_count_lower_than_the_log_shows(operator, audit_decisions):
+    node = operator(1)
+    found = [at for at, _, body in node.bodies() if body["reason"] == "inbox"]
+    assert len(found) == 2
+    counters = msgspec.json.decode(node.entry(found[1])[2])["counters"]
+    used = counters["inbox_records"]
+    assert used > 0
+    got = signed_again(node, audit_decisions, found[1], counters={**counters, "inbox_records": used - 1})
+    assert got == ("wrong-counters", found[1])
 
 
 def test_a_manifest_without_its_submission(operator, audit_decisions):
@@ -184,3 +193,34 @@ def test_a_sync_request_that_was_for_another_node(operator, with_entry, audit_de
     index = other.append("system", body)
     other.publish()
     assert refusal(audit_decisions, other) == ("wrong-entry", index)
+
+
+def test_a_submission_by_a_key_that_nobody_had(with_entry, audit_decisions):
+    node, index = with_entry(kind="keep", reason="inbox")
+    envelopes = msgspec.json.decode(node.entry(index)[2])["envelopes"]
+    signature = envelopes[0]["signatures"][0]
+    signature["keyid"] = signature["keyid"].partition("#")[0] + "#7"
+    assert signed_again(node, audit_decisions, index, envelopes=envelopes) == ("unknown-key", index)
+
+
+def test_a_submission_about_another_subject_than_the_entry_says(with_entry, audit_decisions, auditor):
+    node, index = with_entry(kind="keep", reason="inbox")
+    fields = {"subject": auditor.tokens[1], "consent_seq": 0, "consent_hash": "00" * 32}
+    assert signed_again(node, audit_decisions, index, **fields) == ("wrong-entry", index)
+
+
+@pytest.mark.parametrize("field", ["received", "index"])
+def test_a_manifest_that_does_not_follow_its_submission(with_entry, audit_decisions, field):
+    node, index = with_entry(kind="keep", reason="manifest")
+    body = msgspec.json.decode(node.entry(index)[2])
+    if field == "received":
+        later = {"received": body["received"] + 1, "directory_age": body["directory_age"] + 1}
+        assert signed_again(node, audit_decisions, index, **later) == ("wrong-entry", index)
+    else:
+        # Something else stands between: the submission is decided before the rest of its manifests comes.
+        system = {**{name: value for name, value in body.items() if name != "manifest"}, "kind": "system"}
+        system |= {"reason": "other", "index": index}
+        node.put(index, msgspec.json.encode(system, order="sorted"), kind="system")
+        node.publish()
+        code, at = refusal(audit_decisions, node)
+        assert (code, at) in (("wrong-decision", index - 1), ("wrong-entry", index + 1))

@@ -11,10 +11,12 @@ from careledger.tlog import (
     CHECKPOINT_PATH,
     Checkpoint,
     TileReader,
+    decode_entries,
     entries_path,
     open_checkpoint,
     parse_unverified_checkpoint,
     tail_of_entries,
+    tile_path,
 )
 from careledger.verify import (
     Known,
@@ -173,6 +175,16 @@ def test_an_older_copy_names_the_rewritten_entry(operator, auditor, story):
     assert index_of(caught.value) == 6
 
 
+def test_an_entry_that_contradicts_the_rules_in_a_rewritten_log_is_called_rewritten(operator, auditor):
+    node = operator(1)
+    index = node.find(kind="keep", reason="inbox")
+    node.change(index, decision="deny")
+    node.publish()
+    with pytest.raises(VerificationError) as caught:
+        verify_node_folder(node.folder)
+    assert (caught.value.code, index_of(caught.value)) == ("rewritten", index + 1)
+
+
 def test_a_bare_copy_is_judged_by_the_network_it_lies_in(operator, story):
     """Only log, store and key were copied, as an auditor would: the rest comes from the nodes beside it, and the node's
     own log names the entry."""
@@ -218,18 +230,21 @@ def test_a_rolled_back_node_is_caught_by_its_anchor(operator):
     assert caught.value.code == "rolled-back"
 
 
-def test_a_network_of_folders_names_the_node_that_was_tampered_with(story, tmp_path):
+@pytest.mark.parametrize("place", ["bundle", "tile"])
+def test_a_network_of_folders_names_node_and_entry_that_were_tampered_with(story, tmp_path, place):
     shutil.copytree(story.nodes, tmp_path / "all")
     path = tmp_path / "all" / "node-3" / "log"
     size = parse_unverified_checkpoint((path / CHECKPOINT_PATH).read_bytes()).size
-    bundle = path / entries_path(0, size)
-    data = bytearray(bundle.read_bytes())
-    data[2 + 40] ^= 1
-    bundle.write_bytes(bytes(data))
+    file = path / (entries_path(0, size) if place == "bundle" else tile_path(0, 0, size))
+    data = bytearray(file.read_bytes())
+    at = 32 * 9 + 1 if place == "tile" else sum(len(one) + 2 for one in decode_entries(bytes(data))[:9]) + 50
+    data[at] ^= 1
+    file.write_bytes(bytes(data))
     with pytest.raises(Error) as caught:
         verify_network_folder(tmp_path / "all")
     assert caught.value.details["node"] == "node-3"
-    assert index_of(caught.value) == 0
+    assert caught.value.code not in ("rewritten", "fork")
+    assert index_of(caught.value) == 9
     assert caught.value.message.startswith("node-3: ")
 
 

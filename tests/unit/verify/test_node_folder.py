@@ -1,6 +1,12 @@
-"""Honest nodes verify completely."""
+"""Honest nodes verify completely, also while they go on."""
 
-from careledger.verify import verify_network_folder
+import shutil
+
+import pytest
+
+from careledger.errors import VerificationError
+from careledger.tlog import CHECKPOINT_PATH
+from careledger.verify import node_folder, verify_network_folder, verify_node_folder
 
 
 def test_every_entry_and_decision_of_an_honest_network_is_verified(story):
@@ -16,3 +22,26 @@ def test_every_entry_and_decision_of_an_honest_network_is_verified(story):
     kinds = [one.log.kinds for one in report.nodes]
     assert all(kind["keep"] and kind["access"] for kind in kinds)
     assert sum(kind["system"] for kind in kinds) > 0, "a peer handed out what node-4 had missed"
+
+
+def test_a_log_that_is_published_while_it_is_verified_is_not_called_rolled_back(operator, story, monkeypatch):
+    """The node's peers have cosigned and anchored what its folder shows a moment later."""
+    node, newer = operator(1), story.node(1) / "log"
+    node.publish(leaves=node.leaves()[:-3])
+    read = node_folder.verify_log
+
+    def published_meanwhile(fetch, **options):
+        try:
+            return read(fetch, **options)
+        finally:
+            shutil.rmtree(node.folder / "log")
+            shutil.copytree(newer, node.folder / "log")
+
+    monkeypatch.setattr(node_folder, "verify_log", published_meanwhile)
+    assert verify_node_folder(node.folder).log.size > 0
+    monkeypatch.undo()
+    node.publish(leaves=node.leaves()[:-3])
+    assert (node.folder / "log" / CHECKPOINT_PATH).read_bytes() != (newer / CHECKPOINT_PATH).read_bytes()
+    with pytest.raises(VerificationError) as caught:
+        verify_node_folder(node.folder)
+    assert caught.value.code == "rolled-back"
