@@ -177,8 +177,8 @@ class Writer:
         if len(batch) == 1 and batch[0][0].light:
             try:
                 self._store.commit(*work)
-            except sqlite3.Error as error:
-                self._refuse(planned, error)
+            except Exception as error:
+                self._failed(planned, error)
             else:
                 self._done(planned, grown, leaves, proofs)
             return
@@ -197,14 +197,8 @@ class Writer:
         error = ended.exception()
         if error is None:
             self._done(planned, grown, leaves, proofs)
-        elif isinstance(error, sqlite3.Error):
-            self._refuse(planned, error)
         else:
-            for future, *_ in planned:
-                if not future.done():
-                    future.set_exception(error)
-            self._forget()
-            self._next()
+            self._failed(planned, error)
 
     def _done(
         self,
@@ -231,15 +225,17 @@ class Writer:
                 future.set_result((answer, committed))
         self._next()
 
-    def _refuse(
-        self, planned: list[tuple[asyncio.Future[tuple[Any, Committed | None]], Any, int, int]], error: sqlite3.Error
+    def _failed(
+        self, planned: list[tuple[asyncio.Future[tuple[Any, Committed | None]], Any, int, int]], error: BaseException
     ) -> None:
-        refusal = disk_error(error)
-        self.failed = refusal.code
+        """Refuse the batch's jobs and go on with the next; a bug is theirs to report, and stops nobody else."""
+        if isinstance(error, sqlite3.Error):
+            refusal = disk_error(error)
+            self.failed, error = refusal.code, refusal
         self._forget()
         for future, *_ in planned:
             if not future.done():
-                future.set_exception(refusal)
+                future.set_exception(error)
         self._next()
 
     def _next(self) -> None:
