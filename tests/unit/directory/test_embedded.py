@@ -563,6 +563,33 @@ def test_sequencer_hands_over_to_the_node_that_members_chose(net: Net) -> None:
     net.followers[0] = world.follower(net.path, 1)
 
 
+def test_old_sequencer_cannot_slip_a_block_in_behind_the_one_that_replaced_it(net: Net) -> None:
+    """Both blocks under one checkpoint of the old key, everything else right: root, app hash, rules."""
+    world = net.world
+    net.opened_at = 1
+    follower = net.followers[0]
+    world.directory = net.sequencer.directory
+    change = ParameterChange(name="sequencer", value=world.parties[1].node, activates=0)
+    envelope, ident = world.propose(change)
+    assert net.submit(envelope, world.vote(ident, 1), world.vote(ident, 2)) == ["ok", "ok", "ok"]
+    handover = net.sequencer.block(2) or b""
+    extra = encode(msgspec.structs.replace(parse_block(handover), height=3, transactions=[world.enrol(world.person())]))
+    assert all(result.ok for result in net.sequencer.directory.apply(parse_block(extra)))
+    app = net.sequencer.directory.app_hash()
+    note = resigned(net, follower, [handover, extra], app)
+    assert "change of sequencer" in refused(net, follower, [handover, extra], note)
+    net.sequencer.directory.state.take_back(2)
+    assert net.sync(follower)
+
+
+def test_note_that_only_witnesses_signed_is_refused(ready: Net) -> None:
+    follower = ready.followers[0]
+    blocks, checkpoint = news(ready, follower)
+    line = cosign(checkpoint.text, signer=ready.followers[1].cosigner, now_s=5)
+    message = refused(ready, follower, blocks, checkpoint.text + b"\n" + line)
+    assert "not the sequencer's" in message
+
+
 def test_only_the_named_node_with_its_log_key_may_sequence(world: Any, tmp_path: Path) -> None:
     with pytest.raises(NotPermittedError) as caught:
         world.sequencer(tmp_path, by=1)
