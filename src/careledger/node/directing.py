@@ -24,6 +24,7 @@ __all__ = ["Directing", "TransactionResult"]
 
 TRANSACTIONS_MAX = 256
 _WAIT_S = 10.0
+_COMPARE_S = 5.0
 _POLL_S = 5.0
 _ENVELOPE_BYTES_MAX = 1 << 17
 
@@ -41,6 +42,10 @@ class Blocks(msgspec.Struct, frozen=True, array_like=True):
 
     blocks: list[bytes]
     checkpoint: bytes
+
+
+class _Head(msgspec.Struct, frozen=True):
+    checkpoint: str
 
 
 class _Submitted(msgspec.Struct, frozen=True):
@@ -89,6 +94,8 @@ class Directing:
         self._news = asyncio.Event()
         self.fault = ""
         self._stopping = False
+        self._compared = asyncio.Event()
+        """Set once a sequencer has compared its history with a follower's, or found nobody to ask."""
 
     def stop(self) -> None:
         """Let those go who wait for a block."""
@@ -127,6 +134,9 @@ class Directing:
 
     async def _order(self, envelopes: list[Envelope]) -> list[TransactionResult]:
         """The sequencer's side: everything that waits at the same moment goes into one block."""
+        await self._compared.wait()
+        if self.fault:
+            raise UnavailableError("directory-rolled-back", f"this sequencer orders nothing: {self.fault}")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[TransactionResult]] = loop.create_future()
         self._waiting.append((envelopes, future))
@@ -219,8 +229,38 @@ class Directing:
         else:
             await self._follow(self.engine)
 
+    async def _compare(self, engine: Sequencer) -> None:
+        """Before ordering anything: has a follower more, or something else, than this store? (A restored old copy
+        would order a second history.) Ends at the first follower that answers, or when nobody does for a while."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _COMPARE_S
+        others = [node for node in self.directory.nodes() if node.token != self._node]
+        while others and loop.time() < end:
+            answers = await asyncio.gather(*(self._compare_with(engine, node.url) for node in others))
+            if any(answers):
+                break
+            await asyncio.sleep(0.05)
+        self._compared.set()
+
+    async def _compare_with(self, engine: Sequencer, url: str) -> bool:
+        """Whether a follower answered; what it holds against this sequencer's history becomes the fault."""
+        try:
+            answer = await self._transport.get(url, "/v1/directory/head", timeout_s=1.0)
+            note = msgspec.json.decode(answer.body, type=_Head).checkpoint if answer.status == 200 else ""
+            if note:
+                engine.check_not_rolled_back(note.encode())
+        except VerificationError as problem:
+            if problem.code in ("rolled-back", "fork"):
+                self.fault = problem.message
+                log.error("directory", extra={"fields": {"problem": problem.code, "why": problem.message}})
+            return problem.code in ("rolled-back", "fork")
+        except (Error, msgspec.DecodeError):
+            return False
+        return answer.status == 200
+
     async def _beat(self, engine: Sequencer) -> None:
-        while True:
+        await self._compare(engine)
+        while not self.fault:
             try:
                 if engine.heartbeat(now_ms=self._now_ms()):
                     self._announce()

@@ -66,9 +66,18 @@ class LocalNode:
 
     def stop(self) -> int:
         """SIGTERM, and wait; returns the exit code, -9 when it had to be killed."""
+        self.terminate()
+        return self.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM, once: a second one would end the process before it has closed its files."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def wait(self) -> int:
+        """Wait for the end of a node that was told to stop; returns the exit code, -9 when it had to be killed."""
         if self.process is None:
             return 0
-        self.process.terminate()
         try:
             code = self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -164,9 +173,8 @@ class LocalNetwork:
     def stop(self) -> list[int]:
         """Stop every node; returns their exit codes."""
         for node in self.nodes:
-            if node.process is not None:
-                node.process.terminate()
-        return [node.stop() for node in self.nodes]
+            node.terminate()
+        return [node.wait() for node in self.nodes]
 
     def kill(self) -> None:
         """SIGKILL every node."""

@@ -108,6 +108,7 @@ async def _serve(folder: NodeFolder) -> None:
         witnesses=[(url, parse_vkey(vkey)) for url, vkey in (one.split(" ", 1) for one in folder.settings.witnesses)],
     )
     standing.custodian, standing.pull = custodian, background.pull
+    standing.directory_fault = lambda: directing.fault
     server = _Server(
         uvicorn.Config(
             application(api, directing, metrics, genesis=genesis),

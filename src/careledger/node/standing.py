@@ -39,6 +39,8 @@ class Standing:
         self.pull: CatchUp | None = None
         self.anchored = 0
         self.cosigned_by: list[str] = []
+        self.directory_fault: Callable[[], str] = str
+        """Why this node's replica of the directory stands still; empty when it doesn't."""
         self.faults: dict[str, str] = {}
         """Peer -> what it did last that cannot be right."""
 
@@ -115,6 +117,7 @@ class Standing:
             "published_entries": self.custodian.published[0] if self.custodian is not None else 0,
             "cosigned_by": self.cosigned_by,
             "anchored_entries": self.anchored,
+            "directory_fault": self.directory_fault(),
             "directory_height": self.directory.height,
             "directory_age_ms": max(0, now - self.directory.time_ms),
             "peers_in_touch": sorted(in_touch),
