@@ -165,9 +165,9 @@ class Exchange:
             manifest_leaves=_split(manifest_leaves),
             lock_leaves=_split(lock_leaves),
             filler=extra.filler,
-            manifests=[self.shelf.manifest(row) for row in rows],
+            manifests=self.shelf.manifests(rows),
             locks=[lock for (lock,) in locks],
-            ciphertexts=[self.shelf.ciphertext(row) for row in rows],
+            ciphertexts=self.shelf.ciphertexts(rows),
             affiliation=extra.affiliation,
             grant=extra.grant,
         )

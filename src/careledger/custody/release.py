@@ -138,11 +138,11 @@ class Release:
         submissions: list[bytes] = []
         listed: list[bytes] = []
         if checked.records is None:
-            listed = [self.shelf.manifest(row) for row in done.rows]
+            listed = self.shelf.manifests(done.rows)
             shares = self._managed_share(checked)
         else:
             own = checked.basis in ("owner", "managed")
-            shares = [(row.record_id, self.shelf.share(row)) for row in done.rows]
+            shares = list(zip([row.record_id for row in done.rows], self.shelf.shares(done.rows), strict=True))
             if checked.content:
                 submissions = self.shelf.views(done.rows, own=own)
         sealed = b""

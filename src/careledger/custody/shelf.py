@@ -6,8 +6,10 @@ so that destroying the key erases the record although backups and free pages may
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,6 +24,8 @@ __all__ = ["RecordRow", "Shelf", "Wrapped", "wrap"]
 
 WRAPPING_BYTES = 64
 _SUBMISSIONS_HELD = 256
+_AT_ONCE = 64
+"""Keys in one statement: a large request is a few statements, not one for each record."""
 _COLUMNS = "entry, record, submission, position, compartment, epoch, recorded, author, manifest_at, manifest_length"
 
 
@@ -57,6 +61,22 @@ def wrap(key: bytes, *, record: bytes, share: bytes, ciphertext: bytes) -> Wrapp
     return Wrapped(key, seal_content(key[:32], share, aad=record), seal_content(key[32:], ciphertext, aad=record))
 
 
+def _several(
+    connection: sqlite3.Connection, sql: str, keys: Sequence[int | bytes], *first: int
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of `sql`, which ends in IN, for these keys, in any order; `first` are its parameters before them.
+
+    One key is asked for alone, more _AT_ONCE at a time (the last ones repeated), so that only two statements of each
+    kind are ever prepared.
+    """
+    width = 1 if len(keys) == 1 else _AT_ONCE
+    marks = f"({','.join('?' * width)})"
+    for at in range(0, len(keys), width):
+        some = [*keys[at : at + width]]
+        some += some[-1:] * (width - len(some))
+        yield from connection.execute(sql + marks, (*first, *some))
+
+
 class _Held(msgspec.Struct):
     """A submission's envelope, its two trees, and its locks by use, compartment and epoch with their positions."""
 
@@ -74,16 +94,11 @@ class Shelf:
         self._held: OrderedDict[int, _Held] = OrderedDict()
 
     def rows(self, subject: int, records: Sequence[str]) -> list[RecordRow]:
-        """Those of `records` (hex ids) that are kept for this subject."""
-        found = []
-        for record in records:
-            row = self._store.reading.execute(
-                f"SELECT {_COLUMNS} FROM records WHERE record = ? AND subject = ?",  # noqa: S608 - a constant
-                (bytes.fromhex(record), subject),
-            ).fetchone()
-            if row is not None:
-                found.append(RecordRow(*row))
-        return found
+        """Those of `records` (hex ids) that are kept for this subject, in the order asked for."""
+        sql = f"SELECT {_COLUMNS} FROM records WHERE subject = ? AND record IN"  # noqa: S608 - a constant
+        asked = [bytes.fromhex(record) for record in records]
+        found = {row[1]: row for row in _several(self._store.reading, sql, asked, subject)}
+        return [RecordRow(*found[record]) for record in asked if record in found]
 
     def all_of(self, subject: int) -> list[RecordRow]:
         """All of a subject's records in the order in which they came."""
@@ -93,31 +108,49 @@ class Shelf:
         )
         return [RecordRow(*row) for row in rows]
 
-    def _key(self, row: RecordRow) -> bytes:
-        found = self._store.keys_reading.execute("SELECT key FROM wrapping WHERE entry = ?", (row.entry,)).fetchone()
-        if found is None:
-            raise ErasedError("erased", f"record {row.record} was erased; nothing of it is left here")
-        key: bytes = found[0]
-        return key
+    def _keys(self, rows: Sequence[RecordRow]) -> dict[int, bytes]:
+        """The wrapping keys by entry. Raises ErasedError when one is gone."""
+        sql = "SELECT entry, key FROM wrapping WHERE entry IN"
+        found: dict[int, bytes] = dict(_several(self._store.keys_reading, sql, [row.entry for row in rows]))
+        for row in rows:
+            if row.entry not in found:
+                raise ErasedError("erased", f"record {row.record} was erased; nothing of it is left here")
+        return found
+
+    def _blobs(self, column: str, rows: Sequence[RecordRow]) -> dict[int, bytes]:
+        sql = f"SELECT entry, {column} FROM blobs WHERE entry IN"  # noqa: S608 - one of two constants
+        return dict(_several(self._store.reading, sql, [row.entry for row in rows]))
+
+    def shares(self, rows: Sequence[RecordRow]) -> list[bytes]:
+        """This custodian's share of each record's release key (y ‖ x, 33 bytes). Raises ErasedError."""
+        keys, wrapped = self._keys(rows), self._blobs("share", rows)
+        return [open_content(keys[row.entry][:32], wrapped[row.entry], aad=row.record_id) for row in rows]
+
+    def ciphertexts(self, rows: Sequence[RecordRow]) -> list[bytes]:
+        """Each record's ciphertext as its author sealed it. Raises ErasedError."""
+        keys, wrapped = self._keys(rows), self._blobs("ciphertext", rows)
+        return [open_content(keys[row.entry][32:], wrapped[row.entry], aad=row.record_id) for row in rows]
+
+    def manifests(self, rows: Sequence[RecordRow]) -> list[bytes]:
+        """The canonical manifests, out of the bodies of their entries."""
+        sql = (
+            "SELECT idx, substr(body, manifest_at + 1, manifest_length) "
+            "FROM records JOIN entries ON idx = entry WHERE entry IN"
+        )
+        found: dict[int, bytes] = dict(_several(self._store.reading, sql, [row.entry for row in rows]))
+        return [found[row.entry] for row in rows]
 
     def share(self, row: RecordRow) -> bytes:
-        """This custodian's share of the record's release key (y ‖ x, 33 bytes). Raises ErasedError."""
-        wrapped = self._store.reading.execute("SELECT share FROM blobs WHERE entry = ?", (row.entry,)).fetchone()
-        return open_content(self._key(row)[:32], wrapped[0], aad=row.record_id)
+        """As `shares`, of one record."""
+        return self.shares([row])[0]
 
     def ciphertext(self, row: RecordRow) -> bytes:
-        """The record's ciphertext as its author sealed it. Raises ErasedError."""
-        wrapped = self._store.reading.execute("SELECT ciphertext FROM blobs WHERE entry = ?", (row.entry,)).fetchone()
-        return open_content(self._key(row)[32:], wrapped[0], aad=row.record_id)
+        """As `ciphertexts`, of one record."""
+        return self.ciphertexts([row])[0]
 
     def manifest(self, row: RecordRow) -> bytes:
-        """The canonical manifest, out of the body of its entry."""
-        found = self._store.reading.execute(
-            "SELECT substr(body, ?, ?) FROM entries WHERE idx = ?",
-            (row.manifest_at + 1, row.manifest_length, row.entry),
-        ).fetchone()
-        manifest: bytes = found[0]
-        return manifest
+        """As `manifests`, of one record."""
+        return self.manifests([row])[0]
 
     def views(self, rows: Sequence[RecordRow], *, own: bool) -> list[bytes]:
         """Encoded records.SubmissionViews of these records: ciphertexts, manifests and the consent locks they need,
@@ -125,6 +158,8 @@ class Shelf:
         groups: dict[int, list[RecordRow]] = {}
         for row in rows:
             groups.setdefault(row.submission, []).append(row)
+        manifests = dict(zip(rows, self.manifests(rows), strict=True))
+        ciphertexts = dict(zip(rows, self.ciphertexts(rows), strict=True))
         views = []
         for number, group in groups.items():
             held = self._submission(number)
@@ -136,7 +171,7 @@ class Shelf:
                 manifest_tree=held.manifests,
                 lock_tree=held.locks_tree,
                 locks=[held.locks[key] for key in wanted],
-                records=[(self.manifest(row), row.position, self.ciphertext(row)) for row in group],
+                records=[(manifests[row], row.position, ciphertexts[row]) for row in group],
             )
             views.append(encode_view(view))
         return views
