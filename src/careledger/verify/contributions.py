@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from careledger.access import EntryBody
-from careledger.consent import ConsentState, decide_contribution
+from careledger.consent import ConsentState, decide_contribution, overtaken
 from careledger.directory import Directory
 from careledger.errors import Error, VerificationError
 from careledger.identity import Affiliation, check_affiliation
@@ -24,10 +24,6 @@ from careledger.verify.report import wrong_entry
 
 __all__ = ["Contribution", "check_limits", "open_contribution", "replay_contribution"]
 
-OVERTAKEN: Final = frozenset(
-    {"stale-epoch", "revoked", "expired", "stale", "no-grant", "not-licensed", "not-affiliated"}
-)
-"""Denials that time alone brings about: what a peer kept before is kept in spite of them (docs/spec/verify.md 5)."""
 _DAY_MS: Final = 86_400_000
 _LIMITS: Final = {"stale_max_ms": "stale_max_ms", "head_fresh_ms": "head_fresh_ms"}
 _AFFILIATION_MAX: Final = 16 << 10
@@ -167,7 +163,7 @@ def replay_contribution(
         decision = decide_contribution(
             contribution.state, ViewAt(directory), contribution, entry.counters, now, manager=manager
         )
-        allowed = decision.allow or (contribution.via is not None and decision.reason in OVERTAKEN)
+        allowed = decision.allow or (contribution.via is not None and overtaken(contribution.state, decision))
         grant = entry.grant if entry.grant is not msgspec.UNSET else None
         if not allowed or (entry.reason, grant) != (decision.reason, decision.grant):
             verdict = "accept" if allowed else "deny"

@@ -155,6 +155,8 @@ class _Export:
 
     def identities_proven(self, needed: int | None) -> int:
         """Every identity agrees with a proof of the directory; returns the fewest members behind one."""
+        if self.proofs.subject not in self.proofs.identities:
+            raise VerificationError("wrong-identity", "the export does not say who its subject is; export again")
         proven: dict[str, IdentityState] = {}
         fewest: list[int] = []
         for kind, ident, data, note in self.proofs.directory:

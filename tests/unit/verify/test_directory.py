@@ -5,12 +5,13 @@ import random
 import msgspec
 import pytest
 
-from careledger.directory import parse_block
+from careledger.directory import network_of, parse_block, parse_genesis
 from careledger.errors import Error, MalformedError, UnavailableError, VerificationError
 from careledger.node.settings import NodeFolder
 from careledger.seal import SigningKey, encode, unb64
 from careledger.tlog import (
     CHECKPOINT_PATH,
+    EMPTY_ROOT,
     Checkpoint,
     Signer,
     parse_unverified_checkpoint,
@@ -25,6 +26,8 @@ from careledger.verify import (
     verify_directory,
     verify_directory_proof,
 )
+
+LINE = Signer("somebody", SigningKey(bytes(32))).sign_line(b"anything")
 
 
 @pytest.fixture
@@ -69,15 +72,26 @@ def signed_by_sequencer(story, blocks, app_hash):
 
 
 def test_a_block_that_breaks_the_rules_is_named_although_the_sequencer_signed_it(files, story):
-    blocks = list(check(files, story).history.blocks)
+    """A refused transaction changes nothing, so that even the app hash is right."""
+    found = check(files, story)
+    blocks = list(found.history.blocks)
     at = next(at for at, data in enumerate(blocks) if parse_block(data).transactions)
     block = parse_block(blocks[at])
     doubled = msgspec.structs.replace(block, transactions=[*block.transactions, block.transactions[0]])
-    wrong = signed_by_sequencer(story, [*blocks[:at], encode(doubled)], "0" * 64)
+    blocks[at] = encode(doubled)
     with pytest.raises(VerificationError) as caught:
-        check(wrong, story, needed=0)
+        check(signed_by_sequencer(story, blocks, found.report.app_hash), story, needed=0)
     assert caught.value.code == "wrong-block"
     assert index_of(caught.value) == at
+
+
+def test_a_block_that_does_not_follow_is_named(files, story):
+    found = check(files, story)
+    blocks = list(found.history.blocks)
+    blocks[2], blocks[3] = blocks[3], blocks[2]
+    with pytest.raises(VerificationError) as caught:
+        check(signed_by_sequencer(story, blocks, found.report.app_hash), story, needed=0)
+    assert (caught.value.code, index_of(caught.value)) == ("wrong-block", 2)
 
 
 def test_another_app_hash_than_executing_gives_is_refused(files, story):
@@ -173,3 +187,18 @@ def test_a_proof_of_another_network_or_none(story):
         verify_directory_proof(story.proof, genesis=story.genesis, trust=other)
     with pytest.raises(MalformedError):
         verify_directory_proof(b"[]", genesis=story.genesis)
+
+
+def test_a_network_whose_genesis_names_no_sequencer(story):
+    """Its blocks are ordered by another engine: nothing here can be proven by a sequencer's checkpoints."""
+    genesis = parse_genesis(story.genesis)
+    without = encode(msgspec.structs.replace(genesis, parameters={**genesis.parameters, "sequencer": ""}))
+    assert trust_of_genesis(without).sequencer is None
+    with pytest.raises(VerificationError) as caught:
+        verify_directory_proof(story.proof, genesis=without)
+    assert caught.value.code == "no-sequencer"
+    _, files = tail_of_entries([])
+    empty = Checkpoint(f"{network_of(without)[:16]}/directory", 0, EMPTY_ROOT).text + b"\n" + LINE
+    with pytest.raises(VerificationError) as caught:
+        verify_directory({**files, CHECKPOINT_PATH: empty}.__getitem__, without)
+    assert caught.value.code == "no-sequencer"

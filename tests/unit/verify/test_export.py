@@ -119,8 +119,9 @@ def test_a_record_twice_or_of_no_submission(files, story):
     assert refusal(changed(files, submissions=[]), story) == "wrong-record"
 
 
-def test_a_submission_about_somebody_else(files, story, auditor):
-    assert refusal(changed(files, subject=auditor.tokens[1]), story) == "wrong-subject"
+def test_a_submission_about_somebody_else(files, story):
+    other = next(token for token in decode_proofs(files[PROOFS]).identities if token != story.patient)
+    assert refusal(changed(files, subject=other), story) == "wrong-subject"
 
 
 def test_a_submission_whose_signature_does_not_hold(files, story):
@@ -186,3 +187,17 @@ def test_what_is_no_proof_file(files, story):
         with pytest.raises(MalformedError):
             check({**files, PROOFS: data}, story)
     assert refusal(changed(files, v=2), story) == "bad-export"
+
+
+def test_an_export_with_the_keys_of_another_network(files, story, auditor):
+    assert check(files, story, trust=auditor.trust).records > 0
+    with pytest.raises(VerificationError) as caught:
+        check(files, story, trust=auditor.trust._replace(network="0" * 64))
+    assert caught.value.code == "wrong-network"
+
+
+def test_an_export_that_does_not_prove_its_subject(files, story):
+    proofs = decode_proofs(files[PROOFS])
+    left = {token: one for token, one in proofs.identities.items() if token != story.patient}
+    nothing = {"submissions": [], "records": [], "receipts": [], "trail": [], "identities": left}
+    assert refusal(changed(files, **nothing), story) == "wrong-identity"
