@@ -134,7 +134,8 @@ class Background:
         """Compare with the last anchor and with what peers cosigned, then serve (DESIGN 5.5)."""
         standing, custodian = self._standing, self._custodian
         try:
-            custodian.files.write()
+            size, root = custodian.files.write()
+            standing.check_store(custodian.writer.frontier, size, root)
             reader = custodian.files.reader()
             standing.check_anchor(custodian.files.tail.size, reader.root_at)
         except VerificationError as problem:

@@ -12,7 +12,7 @@ from typing import Literal
 from careledger.custody import Custodian
 from careledger.directory import Directory
 from careledger.errors import UnavailableError, VerificationError
-from careledger.tlog import Verifier
+from careledger.tlog import Frontier, Verifier
 
 __all__ = ["NEVER_MS", "Standing"]
 
@@ -79,6 +79,16 @@ class Standing:
         if network != self.directory.network[:16] or node == self.node:
             return None
         return self.directory.log_verifier(node)
+
+    @staticmethod
+    def check_store(frontier: Frontier, size: int, root: bytes) -> None:
+        """Compare the store's tree with that of the published files. Raises VerificationError `rolled-back`."""
+        if (frontier.size, frontier.root()) != (size, root):
+            raise VerificationError(
+                "rolled-back",
+                f"the store has another history of {frontier.size} entries than the published log of {size}: one of "
+                "them was put back or rewritten; restore the store, or delete the log's folder to build it again",
+            )
 
     def check_anchor(self, size: int, root_at: Callable[[int], bytes]) -> None:
         """Compare the own log with its last anchor. Raises VerificationError `rolled-back`."""
