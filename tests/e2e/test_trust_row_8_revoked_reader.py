@@ -1,4 +1,7 @@
-"""Trust row 8: a revoked reader opens nothing later, and nothing old through honest custodians, even one that was down."""
+"""Trust row 8: a revoked reader opens nothing later and, through honest custodians, nothing old.
+
+Nor through one that was down while the subject revoked.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,7 @@ def test_a_custodian_that_missed_the_revocation_refuses_stale_until_it_catches_u
 
 
 def test_with_a_newer_head_in_the_request_a_node_that_missed_it_catches_up_first(scene: Any, scenes: Any) -> None:
-    """The request of another reader, who has seen the newer chain, is enough: the node asks its peers before it decides."""
+    """A request that knows a newer head is enough: the node asks its peers before it decides."""
     behind = scene.local.nodes[2]
 
     async def story() -> None:
