@@ -20,6 +20,7 @@ from careledger.consent.decision import (
     covers,
     decide,
     decide_contribution,
+    overtaken,
     places_of,
     replay,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "open_filed",
     "open_grant_box",
     "open_own_box",
+    "overtaken",
     "places_of",
     "read_event",
     "read_event_view",

@@ -30,6 +30,7 @@ __all__ = [
     "covers",
     "decide",
     "decide_contribution",
+    "overtaken",
     "places_of",
     "replay",
 ]
@@ -47,6 +48,8 @@ DENIALS = (
     "over-limit",
 )
 """Reasons to deny access, in the order in which the first that applies is given (DESIGN 5.3)."""
+
+_OVERTAKEN = frozenset({"stale-epoch", "revoked", "expired", "stale", "not-licensed"})
 
 HEADS_AGE_MAX_MS = 60_000
 """A custodian that compared heads longer ago than this doesn't know whether a grant still stands (DESIGN 5.3)."""
@@ -161,6 +164,15 @@ def decide_contribution(
     if any(known is not None and epoch < known[0] for known, epoch in epochs):
         return _deny("stale-epoch")
     return Decision(allow=True, reason=reason, grant=grant)
+
+
+def overtaken(state: ConsentState, decision: Decision) -> bool:
+    """Whether time alone can have brought a denied contribution about, so that a peer that kept it earlier was right.
+
+    Nobody's word makes up for a grant or an affiliation that never was: else one dishonest node could bring into a
+    record whatever anybody signs. A grant that only one branch of an open fork has counts as one that was.
+    """
+    return decision.reason in _OVERTAKEN or (decision.reason == "no-grant" and state.forked)
 
 
 def places_of(state: ConsentState, manifest: ManifestView) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from careledger.access import Receipt
-from careledger.consent import Decision, decide_contribution
+from careledger.consent import Decision, decide_contribution, overtaken
 from careledger.custody.custodian import Custodian
 from careledger.custody.shelf import WRAPPING_BYTES, wrap
 from careledger.custody.store import Row
@@ -26,8 +26,6 @@ from careledger.seal import Envelope, decode, parse_keyid
 __all__ = ["Acceptance", "Extra"]
 
 _DAY_MS = 86_400_000
-_OVERTAKEN = frozenset({"stale-epoch", "revoked", "expired", "stale", "no-grant", "not-licensed", "not-affiliated"})
-"""Denials that time alone can bring about: a peer that kept the submission earlier was right to."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
@@ -202,7 +200,7 @@ class _SubmissionJob:
         subject = custodian.people.subject(statement.subject)
         state = custodian.chains.state(subject)
         decision, counters = self._decide(batch, subject, author)
-        allowed = decision.allow or (self._via is not None and decision.reason in _OVERTAKEN)
+        allowed = decision.allow or (self._via is not None and overtaken(state, decision))
         salt = custodian.rand(32)
         affiliation = checked.submission.affiliation if self._affiliation is not None else None
         body = custodian.body(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 import threading
 from typing import Any
@@ -320,6 +321,4 @@ def test_leaves_commit_to_salt_and_body(town):
     ((_, _, digest, salt, body),) = keeper.store.bodies(0, 1)
     text = b"careledger/entry/v1 system " + digest.hex().encode()
     assert keeper.files.tail.root() == leaf_hash(text)
-    import hashlib
-
     assert hashlib.sha256(salt + body).digest() == digest
