@@ -22,6 +22,7 @@ Bodies = Callable[[int, int], Sequence[tuple[bytes, bytes] | None]]
 """(start, end) -> (salt, body) of the entries start..end-1, None for a body that is missing."""
 
 _PREFIXES: Final = {f"careledger/entry/v1 {kind} ".encode(): kind for kind in KINDS}
+_HEX: Final = b"0123456789abcdef"
 _ERASE: Final = b"careledger/entry/v1 erase "
 
 
@@ -37,27 +38,24 @@ class LeafForms:
         self.counts = dict.fromkeys(KINDS, 0)
 
     def take(self, first: int, entries: Sequence[bytes]) -> tuple[list[bytes], bytes]:
-        """Kinds (as the prefix before the hash) and joined commitments of a bundle's entries.
+        """Kinds (as the prefix before the hash) and joined commitments (in hex) of a bundle's entries.
 
         Raises VerificationError `bad-leaf`, details {index}.
         """
         prefixes = [entry[:-64] for entry in entries]
-        text = b"".join([entry[-64:] for entry in entries]).decode("latin-1")
-        try:
-            commitments = bytes.fromhex(text)
-        except ValueError:
-            commitments = b""
-        if not _PREFIXES.keys() >= set(prefixes) or commitments.hex() != text:
+        text = b"".join([entry[-64:] for entry in entries])
+        kinds = set(prefixes)
+        if not _PREFIXES.keys() >= kinds or text.translate(None, _HEX):
             raise _bad_leaf(first, entries)
-        for prefix, kind in _PREFIXES.items():
-            self.counts[kind] += prefixes.count(prefix)
-        return prefixes, commitments
+        for prefix in kinds:
+            self.counts[_PREFIXES[prefix]] += prefixes.count(prefix)
+        return prefixes, text
 
 
 def _bad_leaf(first: int, entries: Sequence[bytes]) -> VerificationError:
     for offset, entry in enumerate(entries):
         text = entry[-64:]
-        if entry[:-64] not in _PREFIXES or any(byte not in b"0123456789abcdef" for byte in text):
+        if entry[:-64] not in _PREFIXES or text.translate(None, _HEX):
             index = first + offset
             return VerificationError(
                 "bad-leaf",
@@ -84,14 +82,15 @@ class BodyAudit:
         """Entries of the bundles taken so far."""
         return len(self._kinds)
 
-    def take(self, first: int, prefixes: Sequence[bytes], commitments: bytes) -> None:
-        """The bodies of one bundle, whose leaves are proven.
+    def take(self, first: int, prefixes: Sequence[bytes], hashes: bytes) -> None:
+        """The bodies of one bundle, whose leaves are proven: what LeafForms.take gave.
 
         Raises VerificationError and MalformedError with details {index}: `bad-body` (not what the leaf
         commits to), `wrong-entry`, and replay's.
         """
         self._kinds += bytes(KINDS.index(_PREFIXES[prefix]) for prefix in prefixes)
         found = self._bodies(first, first + len(prefixes))
+        commitments = bytes.fromhex(hashes.decode("ascii"))
         if len(found) != len(prefixes):
             raise AssertionError("the source of bodies gives one item for each index")
         for offset, item in enumerate(found):

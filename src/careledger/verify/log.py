@@ -69,9 +69,9 @@ def verify_log(
     audit = None if bodies is None else BodyAudit(origin=checkpoint.origin, bodies=bodies, replay=replay)
     try:
         for first, entries in _bundles(fetch, checkpoint):
-            prefixes, commitments = forms.take(first, entries)
+            prefixes, hashes = forms.take(first, entries)
             if audit is not None:
-                audit.take(first, prefixes, commitments)
+                audit.take(first, prefixes, hashes)
             if on_progress is not None:
                 on_progress(first + len(entries), checkpoint.size)
         if audit is not None:
