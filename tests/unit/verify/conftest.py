@@ -253,6 +253,8 @@ class Story:
     consent_receipt: bytes
     proof: bytes
     absent: bytes
+    doctor: tuple[str, bytes]
+    """keyid and signing seed of a reader that the export knows."""
 
     def node(self, number: int) -> Path:
         return self.nodes / f"node-{number}"
@@ -355,6 +357,7 @@ async def _lived(base: Path) -> Story:
         consent_receipt=next(iter(revoked.receipts.values()))[0],
         proof=msgspec.json.encode(proofs[0]),
         absent=msgspec.json.encode(proofs[1]),
+        doctor=(doctor.folder.keys.keyid, doctor.folder.keys.device.sign),
     )
 
 

@@ -5,11 +5,24 @@ import random
 import msgspec
 import pytest
 
+from careledger.access import (
+    AccessRequest,
+    Basis,
+    Head,
+    Receipt,
+    build_entry,
+    encode_receipt,
+    leaf,
+    sign_request,
+)
 from careledger.client import decode_proofs as decode_by_client
 from careledger.errors import Error, MalformedError, NotFoundError, UnavailableError, VerificationError
+from careledger.node.settings import NodeFolder
 from careledger.records import Plaintext, decode_view, encode_view
+from careledger.seal import SigningKey
+from careledger.tlog import Checkpoint, cosign, format_proof, sign_checkpoint, tail_of_entries
 from careledger.verify import decode_proofs, folder_fetch, verify_export
-from careledger.verify.export import BUNDLE, MAGIC, PROOFS
+from careledger.verify.export import BUNDLE, MAGIC, PROOFS, ProofNode
 
 
 @pytest.fixture
@@ -201,3 +214,86 @@ def test_an_export_that_does_not_prove_its_subject(files, story):
     left = {token: one for token, one in proofs.identities.items() if token != story.patient}
     nothing = {"submissions": [], "records": [], "receipts": [], "trail": [], "identities": left}
     assert refusal(changed(files, **nothing), story) == "wrong-identity"
+
+
+# What a node that lies can put into an export: entries of its own log, properly signed
+
+
+def node_entry(story, auditor, *, envelopes, kind="access", **fields):
+    """(body, checkpoint cosigned by all others) of a log with one entry."""
+    folder = NodeFolder(story.node(1))
+    body = build_entry(
+        network=story.network,
+        node=auditor.tokens[1],
+        index=0,
+        received=1,
+        directory_height=1,
+        directory_age=0,
+        consent_seq=0,
+        consent_hash="0" * 64,
+        kind=kind,
+        decision="allow",
+        reason="grant",
+        counters={},
+        envelopes=envelopes,
+    )
+    body = msgspec.json.encode({**msgspec.json.decode(body), **fields}, order="sorted")
+    signer = folder.log_signer(story.network)
+    tail, _ = tail_of_entries([leaf(kind, bytes(32), body)])
+    note = sign_checkpoint(Checkpoint(signer.name, 1, tail.root()), signer=signer)
+    text = note[: note.index(b"\n\n") + 1]
+    cosigners = [NodeFolder(story.node(number)).cosigner(story.network) for number in (2, 3, 4)]
+    return body, note + b"".join(cosign(text, signer=one, now_s=1) for one in cosigners)
+
+
+def node_receipt(story, auditor, **more):
+    body, note = node_entry(story, auditor, **more)
+    return encode_receipt(Receipt(salt=bytes(32), body=body, proof=format_proof(0, [], note)))
+
+
+def request(story, *, reader=None, subject=None, network=None):
+    name, seed = story.doctor
+    made = AccessRequest(
+        network=network or story.network,
+        reader=reader or name.partition("#")[0],
+        subject=subject or story.patient,
+        list_=True,
+        purpose="TREAT",
+        basis=Basis(kind="grant"),
+        key="0" * 64,
+        head=Head(seq=0, hash="0" * 64),
+        client="x",
+        time=1,
+        nonce="0" * 32,
+    )
+    return sign_request(made, (name, SigningKey(seed)))[0]
+
+
+def test_a_receipt_in_an_export_is_of_a_reader_s_request_about_the_subject(files, story, auditor):
+    def given(**more):
+        return changed(files, receipts=[node_receipt(story, auditor, **more)])
+
+    assert check(given(envelopes=[request(story)]), story).receipts == 1
+    assert refusal(given(envelopes=[]), story) == "wrong-entry"
+    other = auditor.tokens[2]
+    assert refusal(given(envelopes=[request(story, subject=other)]), story) == "wrong-entry"
+    assert refusal(given(envelopes=[request(story, reader=other)]), story) == "wrong-entry"
+    assert refusal(given(envelopes=[request(story, network="1" * 64)]), story) == "wrong-entry"
+    assert refusal(given(envelopes=[request(story)], kind="keep"), story) == "bad-proof"
+
+
+def test_an_entry_of_the_trail_says_itself_where_it_stands(files, story, auditor):
+    def given(**more):
+        body, note = node_entry(story, auditor, envelopes=[request(story)], **more)
+        return changed(files, trail=[ProofNode(auditor.tokens[1], note, [(0, bytes(32), body, [])])])
+
+    assert check(given(), story).accesses == 1
+    for wrong in ({"index": 5}, {"node": auditor.tokens[2]}, {"network": "1" * 64}):
+        assert refusal(given(**wrong), story) == "wrong-entry"
+
+
+def test_a_proof_under_the_name_of_another_identity(files, story):
+    proofs = decode_proofs(files[PROOFS])
+    (kind, _, proof, note), other = proofs.directory[0], proofs.directory[1]
+    wrong = [(kind, other[1], proof, note), *proofs.directory[1:]]
+    assert refusal(changed(files, directory=wrong), story) == "wrong-proof"
