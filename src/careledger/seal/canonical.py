@@ -35,6 +35,7 @@ _LAST_CHARACTERS: Final = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048"
 """By length modulo 4, the last characters whose unused bits are zero."""
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
 _PATH: Final = re.compile(r" - at `(\$[A-Za-z0-9_.\[\]]{0,100})`$")
+_TOO_LARGE: Final = "canonical JSON carries integers within ±(2^53-1) only"
 _UNKNOWN_FIELD: Final = "Object contains unknown field"
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ def _check(value: object) -> None:
         return
     if kind is int:
         if not -INTEGER_MAX <= value <= INTEGER_MAX:  # type: ignore[operator]
-            raise AssertionError("canonical JSON carries integers within ±(2^53-1) only")
+            raise AssertionError(_TOO_LARGE)
     elif kind is list or kind is tuple:
         for item in value:  # type: ignore[attr-defined]
             if type(item) is not str:
@@ -158,7 +159,10 @@ def _check_decoded(value: object) -> None:
     if isinstance(value, msgspec.Struct):
         for name in _open_fields(type(value)):
             item = getattr(value, name)
-            if item is not msgspec.UNSET:
+            if type(item) is int:
+                if not -INTEGER_MAX <= item <= INTEGER_MAX:
+                    raise AssertionError(_TOO_LARGE)
+            elif item is not msgspec.UNSET:
                 _check_decoded(item)
     elif type(value) is list:
         for item in value:
