@@ -42,7 +42,7 @@ def run_demo(*, data: Path | None, nodes: int, folder: Path | None, check: bool,
 
     Without `check` the network stays up afterwards until interrupted. Raises the Errors of what fails.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     place = folder or Path(tempfile.mkdtemp(prefix="careledger-demo-"))
     if folder is not None and any(folder.glob("node-*")):
         raise MalformedError("folder-in-use", f"{folder} holds a demo already; choose another folder or delete it")

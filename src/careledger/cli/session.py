@@ -52,7 +52,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 KEYS = Path("keys")
 NETWORK = Path("network.json")
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def now_ms() -> int:
