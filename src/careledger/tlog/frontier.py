@@ -49,7 +49,9 @@ class Frontier:
 
     def copy(self) -> Frontier:
         """An independent frontier: append to the copy, keep it once the batch is on disk."""
-        return Frontier(self._size, self.hashes)
+        twin = Frontier()
+        twin._size, twin._by_level = self._size, list(self._by_level)
+        return twin
 
     def append(self, leaf_hash: bytes) -> None:
         level = 0
@@ -119,6 +121,9 @@ class BatchProofs:
         """The inclusion proof of one of the batch's own leaves in the tree after the batch."""
         if not self.old_size <= index < self.size:
             raise AssertionError(f"leaf {index} is not one of this batch's [{self.old_size}, {self.size})")
+        if index == self.size - 1 and self.old_size == index:
+            # Alone in its batch, at the right edge of the tree: its siblings are what the old tree consisted of.
+            return [value for value in self._old if value is not None]
         if self._edge is None:
             self._edge = right_edge(self.hash_at, self.size)
         return inclusion_proof_from(self.hash_at, index=index, size=self.size, edge=self._edge)
