@@ -213,8 +213,8 @@ class _Replays:
 
     async def collect(self, stage: Stage, kept: Kept, count: int) -> None:
         while len(self._entries) < count:
-            record = kept.records[len(self._entries) % len(kept.records)]
-            opened = await stage.reader.reader.open(kept.subject, [record], purpose="TREAT")
+            wanted = kept.records[len(self._entries) % len(kept.records)]
+            opened = await stage.reader.reader.open(kept.subject, [wanted], purpose="TREAT")
             for data in opened.receipts.values():
                 receipt = decode_receipt(data)
                 self._entries.append((receipt.salt, receipt.body))
