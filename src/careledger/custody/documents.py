@@ -13,9 +13,10 @@ import msgspec
 from careledger.access import DocumentMessage, Receipt
 from careledger.consent import EventMessage
 from careledger.custody.custodian import Custodian
+from careledger.custody.people import StoredDocument
 from careledger.custody.writer import Batch, Plan
 from careledger.errors import Error, MalformedError, NotFoundError, NotPermittedError
-from careledger.identity import check_update, open_document
+from careledger.identity import Document, check_claim, check_update, open_document
 
 __all__ = ["Documents", "Events"]
 
@@ -42,7 +43,7 @@ class Documents:
         """Keep a document that the directory commits to; a known one with the same key box is answered again.
 
         Raises NotPermittedError `unknown-identity`, `not-a-custodian`; VerificationError `bad-document-hash`,
-        `update-not-allowed`; MalformedError.
+        `update-not-allowed`, `bad-claim`; MalformedError.
         """
         custodian = self.custodian
         state = custodian.directory.identity(message.token)
@@ -59,12 +60,21 @@ class Documents:
             before = None
         if before is not None and before.hash == state.document and self._same(message, before.key_box, before.managed):
             return await custodian.receipt_of(before.entry)
-        if before is not None and (custodian.directory.keys_since(message.token) or 0) <= before.sequence:
-            check_update(before.document, document)
+        if before is not None:
+            self._check_change(message.token, before, document)
         done, committed = await custodian.writer.submit(_DocumentJob(custodian, message))
         assert isinstance(done, _Logged)
         assert committed is not None
         return custodian.receipt(done.salt, done.body, done.index, committed)
+
+    def _check_change(self, token: str, before: StoredDocument, document: Document) -> None:
+        """The directory can't see documents, so custodians say what an operation may change (identity.md 4)."""
+        directory = self.custodian.directory
+        if (directory.keys_since(token) or 0) <= before.sequence:
+            check_update(before.document, document)
+        manager = directory.claimed_from(token, before.sequence)
+        if manager is not None:
+            check_claim(before.document, document, manager=manager)
 
     @staticmethod
     def _same(message: DocumentMessage, key_box: bytes | None, managed: bytes | None) -> bool:
@@ -100,6 +110,13 @@ class _DocumentJob:
             details={"document": state.document, "sequence": state.sequence},
         )
         custodian.people.changing(message.token)
+        # A share of an earlier document's K_c opens nothing for anybody any more, so that none is left to be stolen.
+        rows.append(
+            (
+                "UPDATE documents SET managed = NULL WHERE token = ? AND sequence < ? AND managed IS NOT NULL",
+                (message.token, state.sequence),
+            )
+        )
         rows.append(
             (
                 "INSERT OR REPLACE INTO documents VALUES(?,?,?,?,?,?,?)",

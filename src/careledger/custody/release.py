@@ -91,7 +91,7 @@ class Release:
             del self.seen[oldest]
 
     def count(self, reader: str, now_ms: int) -> int:
-        """Requests of this reader in the running hour, this one not counted."""
+        """Requests of this reader in the running hour, this one not counted; a restart begins to count anew."""
         hour = now_ms // _HOUR_MS
         if hour != self._hour:
             self._hour, self._requests = hour, {}

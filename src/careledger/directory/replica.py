@@ -111,6 +111,14 @@ class Directory:
         lists = self._state.keys.get(token)
         return lists[-1].sequence if lists else None
 
+    def claimed_from(self, token: Token, since: int) -> Token | None:
+        """The provider that a claim names, when the one rotation after operation `since` was a claim; else None.
+
+        For who has the document of that time: only it tells whether that provider was the manager.
+        """
+        lists = [entry for entry in self._state.keys.get(token, ()) if entry.sequence > since]
+        return lists[0].claim if len(lists) == 1 else None
+
     def member(self, token: Token) -> MemberState | None:
         """The active member of this token."""
         return self._state.members.get(token)

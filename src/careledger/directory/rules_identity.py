@@ -20,11 +20,11 @@ __all__ = ["apply_bare_inception", "apply_enrol", "apply_licence", "apply_operat
 _DAY_MS: Final = 86_400_000
 
 
-def store_identity(staging: Staging, applied: Applied, *, new_keys: bool) -> None:
+def store_identity(staging: Staging, applied: Applied, *, new_keys: bool, claim: str | None = None) -> None:
     """Stage an identity's new state, and its key list where the operation changed it."""
     staging.put("identity", applied.token, applied.state)
     if new_keys:
-        staging.put_keys(applied.token, applied.state.sequence, applied.keys)
+        staging.put_keys(applied.token, applied.state.sequence, applied.keys, claim)
 
 
 def apply_bare_inception(_staging: Staging, _envelope: Envelope) -> None:
@@ -50,9 +50,10 @@ def apply_operation_transaction(staging: Staging, envelope: Envelope) -> None:
     state = staging.identity(parsed.token)
     keys = staging.keys_in_force(parsed.token)
     manager_keys: dict[str, VerifyKey] | None = None
-    operation = parsed.operation
+    operation, claim = parsed.operation, None
     if isinstance(operation, Rotate) and operation.claim is not msgspec.UNSET:
-        manager_keys = current_keys(staging, envelope, operation.claim.manager)
+        claim = operation.claim.manager
+        manager_keys = current_keys(staging, envelope, claim)
     applied = apply_parsed(
         state,
         parsed,
@@ -61,7 +62,8 @@ def apply_operation_transaction(staging: Staging, envelope: Envelope) -> None:
         keys=() if keys is None else keys.keys,
         manager_keys=manager_keys,
     )
-    store_identity(staging, applied, new_keys=state is None or applied.state.keys_hash != state.keys_hash)
+    new_keys = claim is not None or state is None or applied.state.keys_hash != state.keys_hash
+    store_identity(staging, applied, new_keys=new_keys, claim=claim)
 
 
 def apply_licence(staging: Staging, envelope: Envelope) -> None:

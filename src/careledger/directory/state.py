@@ -43,10 +43,12 @@ V = TypeVar("V")
 
 
 class KeyList(NamedTuple):
-    """Keys in force from operation `sequence` on, until the next list; empty in a tombstone."""
+    """Keys in force from operation `sequence` on, until the next list; empty in a tombstone. `claim` is the provider
+    that the operation names as the manager until now, where it was a claim."""
 
     sequence: int
     keys: tuple[Key, ...]
+    claim: str | None = None
 
 
 class Event(Payload, frozen=True, kw_only=True):
@@ -294,8 +296,8 @@ class Staging:
     def put(self, kind: str, ident: str, value: StateValue) -> None:
         self._tx_values[f"{kind}/{ident}"] = value
 
-    def put_keys(self, token: str, sequence: int, keys: tuple[Key, ...]) -> None:
-        self._tx_keys.setdefault(token, []).append(KeyList(sequence, keys))
+    def put_keys(self, token: str, sequence: int, keys: tuple[Key, ...], claim: str | None = None) -> None:
+        self._tx_keys.setdefault(token, []).append(KeyList(sequence, keys, claim))
 
     def identity(self, token: str) -> IdentityState | None:
         return self._get("identity", token, IdentityState)
