@@ -5,7 +5,7 @@ Rules come from `consent`, `records`, `access`, `directory`; this package adds t
 
 from careledger.custody.acceptance import Acceptance
 from careledger.custody.custodian import Custodian
-from careledger.custody.documents import Documents, Events
+from careledger.custody.documents import Documents, Events, claimed_subject
 from careledger.custody.exchange import Exchange
 from careledger.custody.published import LogFiles, read_log_file
 from careledger.custody.reading import Reading
@@ -28,6 +28,7 @@ __all__ = [
     "Store",
     "Witness",
     "Writer",
+    "claimed_subject",
     "read_cosigned",
     "read_log_file",
 ]

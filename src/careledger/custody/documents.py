@@ -17,12 +17,33 @@ from careledger.custody.people import StoredDocument
 from careledger.custody.writer import Batch, Plan
 from careledger.errors import Error, MalformedError, NotFoundError, NotPermittedError
 from careledger.identity import Document, check_claim, check_update, open_document
+from careledger.seal import Envelope, decode, unb64
 
-__all__ = ["Documents", "Events"]
+__all__ = ["Documents", "Events", "claimed_subject"]
 
 _KEY_BOX_BYTES_MAX = 16 << 10
 _MANAGED_BYTES_MAX = 4 << 10
 EVENTS_AT_ONCE_MAX = 64
+_EVENT_BYTES_MAX = 1 << 20
+
+
+def claimed_subject(message: EventMessage) -> str:
+    """The subject that a consent event says it is about: to find its keys and chain with, which then bind it.
+
+    Raises MalformedError `not-json`, `bad-field` and seal.decode's.
+    """
+    payload = unb64(decode(message.envelope, Envelope, size_max=_EVENT_BYTES_MAX).payload)
+    try:
+        return _claim_decoder.decode(payload).subject
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        raise MalformedError("not-json", "a consent event is not JSON that names its subject") from None
+
+
+class _Claim(msgspec.Struct):
+    subject: str
+
+
+_claim_decoder = msgspec.json.Decoder(_Claim)
 
 
 class _Logged(msgspec.Struct):

@@ -15,14 +15,14 @@ from careledger.access import DocumentMessage, SignedRead, SyncAnswer, SyncItem,
 from careledger.consent import decode_event_message
 from careledger.custody.acceptance import Acceptance, Extra
 from careledger.custody.custodian import Custodian
-from careledger.custody.documents import Documents, Events
+from careledger.custody.documents import Documents, Events, claimed_subject
 from careledger.custody.reading import check_signed_read
 from careledger.custody.shelf import RecordRow, Shelf
 from careledger.custody.writer import Batch, Plan
 from careledger.errors import Error, MalformedError, NotPermittedError, VerificationError
 from careledger.records import Submission, decode_submission, encode_submission
-from careledger.seal import Envelope, decode, sign, unb64
 from careledger.seal import encode as canonical
+from careledger.seal import sign
 from careledger.seal.ed25519 import SigningKey
 
 __all__ = ["Exchange", "Refused"]
@@ -204,7 +204,7 @@ class Exchange:
             await self._take_document(item.message)
         elif item.kind == "consent":
             message = decode_event_message(item.message)
-            await self._events.keep([message], subject=_subject_of(message.envelope), via=peer)
+            await self._events.keep([message], subject=claimed_subject(message), via=peer)
         elif item.kind == "submission":
             await self._acceptance.accept(decode_submission(item.message), via=peer)
         else:
@@ -268,12 +268,6 @@ class _Cursor:
 
     def plan(self, batch: Batch) -> Plan:
         return Plan(rows=[("INSERT OR REPLACE INTO peers VALUES(?,?)", self._row)])
-
-
-def _subject_of(envelope: bytes) -> str:
-    """The subject that an event claims to be about; the event's own checks bind it."""
-    fields = msgspec.json.decode(unb64(decode(envelope, Envelope, size_max=1 << 20).payload))
-    return str(fields.get("subject")) if isinstance(fields, dict) else ""
 
 
 def _split(joined: bytes) -> list[bytes]:

@@ -20,18 +20,26 @@ from careledger.access import (
     encode_access_answer,
 )
 from careledger.consent import EventMessage
-from careledger.custody import Acceptance, Custodian, Documents, Events, Exchange, Reading, Release, Witness
+from careledger.custody import (
+    Acceptance,
+    Custodian,
+    Documents,
+    Events,
+    Exchange,
+    Reading,
+    Release,
+    Witness,
+    claimed_subject,
+)
 from careledger.errors import ConflictError, MalformedError
 from careledger.node.answers import JSON, MSGPACK, OCTETS, TEXT
 from careledger.node.standing import Standing
 from careledger.records import decode_submission
-from careledger.seal import Envelope, decode, unb64
 from careledger.tlog import SIZE_CONTENT_TYPE, parse_add_checkpoint, wrong_size_body
 
 __all__ = ["Answered", "Api"]
 
 _T = TypeVar("_T")
-_EVENT_BYTES_MAX = 1 << 20
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -112,7 +120,7 @@ class Api:
         messages = _events(body)
         if not messages:
             raise MalformedError("too-large", "a request takes 1 to 64 consent events")
-        receipts, seq, head = await self._events.keep(messages, subject=_subject_of(messages[0]))
+        receipts, seq, head = await self._events.keep(messages, subject=claimed_subject(messages[0]))
         return Answered(_encode([receipts, seq, head]))
 
     async def document(self, body: bytes) -> Answered:
@@ -157,13 +165,3 @@ class Api:
         health = self.standing.health()
         status = 200 if health["serving"] else 503
         return Answered(msgspec.json.encode(health), JSON, status, str(health["status"]))
-
-
-def _subject_of(message: EventMessage) -> str:
-    """The subject that an event claims to be about; the event's own checks bind it."""
-    try:
-        payload = unb64(decode(message.envelope, Envelope, size_max=_EVENT_BYTES_MAX).payload)
-        subject = msgspec.json.decode(payload, type=dict[str, object]).get("subject")
-    except msgspec.DecodeError:
-        raise MalformedError("not-json", "a consent event is not JSON") from None
-    return str(subject)
