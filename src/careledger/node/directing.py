@@ -124,7 +124,12 @@ class Directing:
             raise UnavailableError(
                 "sequencer-refused", f"the directory's sequencer answered with status {answer.status}; try again later"
             )
-        submitted = _submitted_decoder.decode(answer.body)
+        try:
+            submitted = _submitted_decoder.decode(answer.body)
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            raise UnavailableError(
+                "sequencer-refused", "the directory's sequencer answered a transaction with something else; report it"
+            ) from None
         await self.reached(max((one.height or 0 for one in submitted.results), default=0))
         return submitted.results
 
@@ -254,7 +259,7 @@ class Directing:
                 self.fault = problem.message
                 log.error("directory", extra={"fields": {"problem": problem.code, "why": problem.message}})
             return problem.code in ("rolled-back", "fork")
-        except (Error, msgspec.DecodeError):
+        except (Error, msgspec.DecodeError, RecursionError, ValueError):
             return False
         return answer.status == 200
 
