@@ -107,7 +107,7 @@ class Transport:
             status_line, *lines = head.split("\r\n")
             pairs = (line.partition(":") for line in lines if line)
             headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-            status = int(status_line.split(" ", 2)[1])
+            status = int(status_line.partition(" ")[2].partition(" ")[0])
             # RFC 9110 section 8.6: an answer 204 has no Content-Length, and no body.
             length = 0 if status == 204 else int(headers.get("content-length", "-1"))
             if not 0 <= length <= ANSWER_BYTES_MAX:

@@ -6,6 +6,7 @@ an hour off. Here all of that becomes an error with a code and one line. What an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
@@ -29,7 +30,7 @@ CLOCK_OFF_MS: Final = 120_000
 """How far a request's time may be from the node's (DESIGN 5.4)."""
 
 _MESSAGE_MAX: Final = 400
-_CODE_MAX: Final = 64
+_CODE: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 T = TypeVar("T")
 
@@ -103,7 +104,8 @@ def refusal(answer: Answer, *, now_ms: int) -> Error:
             "garbage-answer",
             f"the node answered HTTP {answer.status} without saying why; try again or ask its operator",
         )
-    code, message = said.code[:_CODE_MAX] or "refused", _line(said.message)
+    code = said.code if _CODE.fullmatch(said.code) else "refused"
+    message = _line(said.message)
     details: dict[str, object] = {**said.details, "time": said.time}
     if code == "stale-request" and abs(said.time - now_ms) > CLOCK_OFF_MS:
         return clock_off(node_ms=said.time, now_ms=now_ms)
