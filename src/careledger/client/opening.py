@@ -245,10 +245,10 @@ def not_enough(who: Subject, race: Race[Release]) -> Error:
     raise_common(race.failures)
     return UnavailableError(
         "not-enough-custodians",
-        f"{len(race.answers)} of {who.n} custodians released their share, {who.threshold} are needed: "
+        f"{race.possible} of {who.n} custodians can release their share, {who.threshold} are needed: "
         f"{gist(race.failures)}; try again",
         details={
-            "found": len(race.answers),
+            "found": race.possible,
             "needed": who.threshold,
             "nodes": {node: error.code for node, error in race.failures.items()},
         },

@@ -140,7 +140,7 @@ def test_two_of_four_down_fails_and_says_which_and_why(treated: Any, faults: Any
         treated.lab.nodes[1].token: "unreachable",
         treated.lab.nodes[3].token: "garbage-answer",
     }
-    assert "2 of 4 custodians released their share, 3 are needed" in refused.value.message
+    assert "2 of 4 custodians can release their share, 3 are needed" in refused.value.message
 
 
 def false_share(answer: Any, message: Any) -> Any:
