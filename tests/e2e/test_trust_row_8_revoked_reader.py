@@ -169,7 +169,13 @@ def test_with_a_newer_head_in_the_request_a_node_that_missed_it_catches_up_first
         patient = scene.patient(network, chart.patient)
         published = await patient.revoke(chart.read_grant)
         assert list(published.failures) == [behind.token]
-        reader = scene.reader(scene.client())
+
+        async def silent(path: str, body: bytes, honest: Any) -> Any:
+            raise UnavailableError("no-answer", "the reader hears of the revocation from another custodian")
+
+        informed = scenes.FaultyWire()
+        informed.faults = {behind.url: silent}
+        reader = scene.reader(scene.client(informed))
         request = await reader.request(chart.subject, chart.records, purpose="TREAT")
         store = scene.store(behind)
         answer = decode_access_answer(
