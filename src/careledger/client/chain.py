@@ -62,6 +62,8 @@ class OwnChain:
         self.state: ConsentState = EMPTY
         self.names: dict[str, str] = {}
         self._messages: dict[str, tuple[EventMessage, ConsentEvent, str]] = {}
+        self._last: list[EventMessage] = []
+        """The messages proven last, byte for byte."""
         self._known: Seeds = {}
         self._seeds: Seeds | None = None
         self._keys: dict[tuple[str, int], SealingKey] = {}
@@ -85,7 +87,10 @@ class OwnChain:
         """
         fresh: list[tuple[ConsentEvent, str]] = []
         for message in messages:
+            if message in self._last:
+                continue  # t custodians show the same newest event: one proof of it is enough
             event, message_id = read_event(message, network=self.network, subject=self.subject, keys=keys)
+            self._last = [*self._last[-7:], message]
             if message_id not in self._messages:
                 self._messages[message_id] = (message, event, message_id)
                 self._open(message, event, keys=keys, key_of=key_of)
@@ -98,6 +103,7 @@ class OwnChain:
         """Every seed of every compartment and epoch."""
         if self._seeds is None:
             self._seeds = seeds_from_rekeys(self._known, [event for event, _ in self.events])
+            self._known = dict(self._seeds)
         return self._seeds
 
     def compartment_key(self, compartment: str, epoch: int) -> SealingKey:

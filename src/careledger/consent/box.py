@@ -156,9 +156,9 @@ def seeds_from_rekeys(known: Mapping[tuple[str, int], bytes], rekeys: Iterable[C
     seeds: Seeds = dict(known)
     for (compartment, newest), seed in known.items():
         epoch, current = newest, seed
-        while epoch > 1 and (compartment, epoch) in steps:
+        while epoch > 1 and (compartment, epoch) in steps and (compartment, epoch - 1) not in seeds:
             older = _previous_seed(current, compartment, epoch, steps[compartment, epoch])
-            if older is None or (compartment, epoch - 1) in seeds:
+            if older is None:
                 break
             epoch, current = epoch - 1, older
             seeds[compartment, epoch] = older

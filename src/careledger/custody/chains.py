@@ -74,10 +74,11 @@ class Chains:
         if len(self._states) > _STATES_MAX:
             self._states.popitem(last=False)
 
-    def stored(self, subject: int) -> list[tuple[int, str, EventMessage, int]]:
-        """(number, hex message id, message, log index) of every event kept, in the order of numbers."""
+    def stored(self, subject: int, *, from_seq: int = 0) -> list[tuple[int, str, EventMessage, int]]:
+        """(number, hex message id, message, log index) of the events kept from that number on, in their order."""
         rows = self._store.reading.execute(
-            "SELECT seq, message, event, entry FROM consent WHERE subject = ? ORDER BY seq, message", (subject,)
+            "SELECT seq, message, event, entry FROM consent WHERE subject = ? AND seq >= ? ORDER BY seq, message",
+            (subject, from_seq),
         )
         return [(seq, message.hex(), decode_event_message(event), entry) for seq, message, event, entry in rows]
 

@@ -121,7 +121,7 @@ class Reading:
         return manager is not None and manager in (who, for_)
 
     def _messages(self, subject: int, from_seq: int) -> list[EventMessage]:
-        return [message for seq, _, message, _ in self.custodian.chains.stored(subject) if seq >= from_seq]
+        return [message for _, _, message, _ in self.custodian.chains.stored(subject, from_seq=from_seq)]
 
     @staticmethod
     def _keys(state: ConsentState, *, everything: bool) -> list[tuple[str, int, bytes]]:
