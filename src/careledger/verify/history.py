@@ -46,8 +46,7 @@ def verify_extends(
             raise
         before = TileReader(old_fetch, size=old.size, root=old.root)
         index = first_divergence(before, TileReader(fetch, size=new.size, root=new.root))
-        if index is None:
-            raise
+        assert index is not None, "two roots of one size have different leaves"
         details = {**problem.details, "index": index, "first": index, "last": index}
         raise VerificationError(
             problem.code, f"{problem.message}; the first entry that differs is {index}", details=details

@@ -253,6 +253,8 @@ class Story:
     consent_receipt: bytes
     proof: bytes
     absent: bytes
+    gone: str
+    """An identity that was deactivated."""
     doctor: tuple[str, bytes]
     """keyid and signing seed of a reader that the export knows."""
 
@@ -340,6 +342,7 @@ async def _lived(base: Path) -> Story:
     managed, code = await manager.enrol()
     await manager.act(managed)
     await c.claim(network, base / "claimed", token=managed, code=code, passphrase="y", countersign=manager.countersign)
+    await c.deactivate(network, stranger.folder, kit=stranger.kit)
     trail = await c.audit(network, enrolled.folder.keys, state=enrolled.folder)
     assert trail.complete, {node: str(problem) for node, problem in trail.missing.items()}
     exported = await c.export_record(network, owned, subject=enrolled.token, trail=trail)
@@ -357,6 +360,7 @@ async def _lived(base: Path) -> Story:
         consent_receipt=next(iter(revoked.receipts.values()))[0],
         proof=msgspec.json.encode(proofs[0]),
         absent=msgspec.json.encode(proofs[1]),
+        gone=stranger.token,
         doctor=(doctor.folder.keys.keyid, doctor.folder.keys.device.sign),
     )
 

@@ -3,7 +3,9 @@
 import msgspec
 import pytest
 
+from careledger.consent import CONSENT_TYPE
 from careledger.errors import Error
+from careledger.seal import SigningKey, encode, sign, unb64
 from careledger.verify import index_of
 
 
@@ -224,3 +226,15 @@ def test_a_manifest_that_does_not_follow_its_submission(with_entry, audit_decisi
         node.publish()
         code, at = refusal(audit_decisions, node)
         assert (code, at) in (("wrong-decision", index - 1), ("wrong-entry", index + 1))
+
+
+def test_a_consent_event_signed_by_a_stranger_as_the_manager(operator, audit_decisions, story):
+    """Only a document names a manager; the patient of the story never had one."""
+    node = operator(1)
+    index = node.find(kind="keep", reason="consent", subject=story.patient)
+    envelope = msgspec.json.decode(node.entry(index)[2])["envelopes"][0]
+    payload = {**msgspec.json.decode(unb64(envelope["payload"])), "role": "manager"}
+    data = msgspec.json.encode(payload, order="sorted")
+    name, seed = story.doctor
+    forged = msgspec.json.decode(encode(sign(CONSENT_TYPE, data, [(name, SigningKey(seed))])))
+    assert signed_again(node, audit_decisions, index, envelopes=[forged]) == ("unknown-key", index)

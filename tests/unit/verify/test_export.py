@@ -23,6 +23,7 @@ from careledger.seal import SigningKey
 from careledger.tlog import Checkpoint, cosign, format_proof, sign_checkpoint, tail_of_entries
 from careledger.verify import decode_proofs, folder_fetch, verify_export
 from careledger.verify.export import BUNDLE, MAGIC, PROOFS, ProofNode
+from careledger.verify.identities import Identities
 
 
 @pytest.fixture
@@ -169,6 +170,24 @@ def test_an_author_whose_identity_is_not_there(files, story):
     author = check(files, story).authors[0].partition("#")[0]
     left = {token: operations for token, operations in proofs.identities.items() if token != author}
     assert refusal(changed(files, identities=left), story) == "unknown-identity"
+
+
+def test_a_submission_under_a_key_that_its_author_never_had(files, story):
+    proofs = decode_proofs(files[PROOFS])
+    view = decode_view(proofs.submissions[0])
+    envelope = view.envelope.replace(b"#0", b"#4")
+    assert envelope != view.envelope
+    forged = encode_view(msgspec.structs.replace(view, envelope=envelope))
+    assert refusal(changed(files, submissions=[forged, *proofs.submissions[1:]]), story) == "unknown-key"
+
+
+def test_operations_of_another_identity_are_not_taken_for_this_one_s(files, story):
+    proofs = decode_proofs(files[PROOFS])
+    one, other = sorted(proofs.identities)[:2]
+    identities = Identities({one: proofs.identities[other]}, network=story.network)
+    with pytest.raises(VerificationError) as caught:
+        identities.verify_key(f"{one}#0")
+    assert caught.value.code == "wrong-identity"
 
 
 def test_a_trail_without_cosignatures(files, story):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from careledger.errors import VerificationError
+from careledger.errors import NotFoundError, VerificationError
 from careledger.tlog import CHECKPOINT_PATH
 from careledger.verify import node_folder, verify_network_folder, verify_node_folder
 
@@ -45,3 +45,9 @@ def test_a_log_that_is_published_while_it_is_verified_is_not_called_rolled_back(
     with pytest.raises(VerificationError) as caught:
         verify_node_folder(node.folder)
     assert caught.value.code == "rolled-back"
+
+
+def test_a_folder_without_nodes(tmp_path):
+    with pytest.raises(NotFoundError) as caught:
+        verify_network_folder(tmp_path)
+    assert caught.value.code == "no-node"

@@ -105,3 +105,11 @@ def test_a_log_that_dropped_the_entry_of_the_receipt(operator, receipt, auditor)
     with pytest.raises(VerificationError) as caught:
         verify_receipt_file(data, trust=auditor.trust, log=folder_fetch(node.folder / "log"))
     assert (caught.value.code, index_of(caught.value)) == ("rolled-back", index)
+
+
+def test_a_receipt_is_verified_with_one_source_of_keys(receipt, auditor):
+    number, data = receipt
+    with pytest.raises(AssertionError):
+        verify_receipt_file(data)
+    with pytest.raises(AssertionError):
+        verify_receipt_file(data, trust=auditor.trust, verifier=auditor.trust.log(auditor.tokens[number]))
