@@ -138,13 +138,18 @@ def _check(value: object) -> None:
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             item = getattr(value, name)
-            if type(item) is not str and item is not msgspec.UNSET:
+            kind = type(item)
+            if kind is int:
+                if not -INTEGER_MAX <= item <= INTEGER_MAX:
+                    raise AssertionError(_TOO_LARGE)
+            elif kind is not str and item is not msgspec.UNSET:
                 _check(item)
     elif kind is dict:
         for key, item in value.items():  # type: ignore[attr-defined]
             if type(key) is not str or not key.isascii():
                 raise TypeError("canonical JSON carries ASCII keys only")
-            _check(item)
+            if type(item) is not str:
+                _check(item)
     elif isinstance(value, enum.Enum):
         _check(value.value)
     else:
