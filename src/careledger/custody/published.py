@@ -8,6 +8,7 @@ Old partial tiles stay until the checkpoint that makes them superfluous is in pl
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,14 +28,15 @@ from careledger.tlog import (
 __all__ = ["LogFiles", "read_log_file"]
 
 _CHUNK = 256 * 16
+_PATH = re.compile(r"checkpoint|tile/(?:entries|[0-9]{1,2})(?:/x?[0-9]{3}){1,7}(?:\.p/[0-9]{1,3})?")
 _CHECKED_AT_START = 1 << 18
 """Entries whose files are read again at start: more than an operating system can have left unwritten when it stopped,
 and half a second of hashing. Older damage is for `careledger verify` to find, and mended once the folder is deleted."""
 
 
 def read_log_file(folder: Path, path: str) -> bytes:
-    """The bytes of one published file. Raises NotFoundError; never leaves the folder."""
-    if ".." in path.split("/") or path.startswith("/"):
+    """The bytes of one published file. Raises NotFoundError; opens nothing that is not named like a C2SP tile."""
+    if _PATH.fullmatch(path) is None:
         raise NotFoundError("not-found", "no such file in this log")
     try:
         return (folder / path).read_bytes()
