@@ -32,6 +32,7 @@ __all__ = [
     "EntryBody",
     "EntryKind",
     "build_entry",
+    "commitment",
     "decode_entry",
     "leaf",
     "leaf_of_commitment",
@@ -54,6 +55,7 @@ _Token: TypeAlias = Annotated[str, Meta(pattern=r"\Acl1[02-9ac-hj-np-z]{46}\Z")]
 _Count: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 _Code: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,63}\Z")]
 
+_LEAF_PREFIXES = {kind: LEAF_PREFIX + kind.encode() + b" " for kind in KINDS}
 _LEAF = re.compile(rb"careledger/entry/v1 (keep|access|erase|system) ([0-9a-f]{64})")
 
 
@@ -165,14 +167,21 @@ def decode_entry(body: bytes) -> EntryBody:
 
 def leaf(kind: str, salt: bytes, body: bytes) -> bytes:
     """The log entry of a body: ASCII `careledger/entry/v1 <kind> <hex SHA-256(salt ‖ body)>` (DESIGN 5.5)."""
-    if kind not in KINDS or len(salt) != SALT_BYTES:
-        raise AssertionError(f"a leaf needs a known kind and a salt of {SALT_BYTES} bytes")
-    return leaf_of_commitment(kind, hashlib.sha256(salt + body).digest())
+    if kind not in KINDS:
+        raise AssertionError(f"a leaf is of one of the kinds {KINDS}")
+    return leaf_of_commitment(kind, commitment(salt, body))
+
+
+def commitment(salt: bytes, body: bytes) -> bytes:
+    """SHA-256(salt ‖ body), all that the log itself says of an entry."""
+    if len(salt) != SALT_BYTES:
+        raise AssertionError(f"an entry needs a salt of {SALT_BYTES} bytes")
+    return hashlib.sha256(salt + body).digest()
 
 
 def leaf_of_commitment(kind: str, commitment: bytes) -> bytes:
     """The log entry of a body of which only SHA-256(salt ‖ body) is left: the inverse of `parse_leaf`."""
-    return LEAF_PREFIX + kind.encode() + b" " + commitment.hex().encode()
+    return _LEAF_PREFIXES[kind] + commitment.hex().encode()
 
 
 def parse_leaf(data: bytes) -> tuple[EntryKind, bytes]:

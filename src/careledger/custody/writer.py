@@ -21,10 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from careledger.access import leaf
+from careledger.access import commitment, leaf_of_commitment
 from careledger.custody.store import KINDS, EntryRow, Row, Store, disk_error
 from careledger.errors import Error, UnavailableError
-from careledger.tlog import BatchProofs, Frontier, format_proof, leaf_hash
+from careledger.tlog import BatchProofs, Frontier, format_proof, leaf_hashes_of
 
 __all__ = ["WAITING_MAX", "Batch", "Committed", "Plan", "Writer"]
 
@@ -160,9 +160,8 @@ class Writer:
                 future.set_exception(bug)
                 continue
             for offset, (kind, salt, body, subject) in enumerate(plan.entries):
-                text = leaf(kind, salt, body)
-                leaves.append(text)
-                digest = bytes.fromhex(text[-64:].decode("ascii"))
+                digest = commitment(salt, body)
+                leaves.append(leaf_of_commitment(kind, digest))
                 entries.append((index + offset, _KIND_NUMBERS[kind], digest, salt, body, subject))
             rows += plan.rows
             keys += plan.keys
@@ -172,7 +171,7 @@ class Writer:
             self._settle(planned, None, b"")
             return
         grown = self.frontier.copy()
-        proofs = grown.append_batch([leaf_hash(text) for text in leaves])
+        proofs = grown.append_batch(leaf_hashes_of(leaves))
         work = (entries, rows, keys, (grown.size, b"".join(grown.hashes)) if entries else None)
         if len(batch) == 1 and batch[0][0].light:
             try:
