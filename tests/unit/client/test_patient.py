@@ -57,6 +57,39 @@ def test_revocation_with_one_custodian_down_is_effective_not_complete_and_settle
     assert state.head == treated.patient.chain.state.head
 
 
+def test_a_custodian_that_missed_an_event_is_sent_it_with_the_next(lab: Any, make_treated: Any, faults: Any) -> None:
+    """Else it would refuse all that follows until its peers had told it, and no revocation would be complete."""
+    treated = make_treated()
+    lab.nodes[3].fault = faults["dead"]
+    given = lab.run(treated.patient.grant(treated.keys.token, categories=["results"], expires_ms=lab.expires()))
+    assert not given.published.complete
+    lab.heal()
+    done = lab.run(treated.patient.revoke(treated.grant))
+    assert done.complete, done.failures
+    state = lab.nodes[3].custodian.chains.state(lab.nodes[3].custodian.people.subject(treated.subject))
+    assert state.head == treated.patient.chain.state.head
+
+
+def test_an_event_that_reached_nobody_does_not_keep_the_next_from_being_taken(
+    lab: Any, make_treated: Any, faults: Any
+) -> None:
+    treated = make_treated()
+    lab.run(treated.patient.refresh())
+
+    async def deaf(path: str, body: bytes, honest: Any) -> Answer:
+        if path == "/v1/consent":
+            return await faults["dead"](path, body, honest)
+        return await honest()
+
+    for node in lab.nodes:
+        node.fault = deaf
+    with pytest.raises(UnavailableError) as refused:
+        lab.run(treated.patient.grant(treated.keys.token, categories=["results"], expires_ms=lab.expires()))
+    assert "kept here" in str(refused.value)
+    lab.heal()
+    assert lab.run(treated.patient.revoke(treated.grant)).complete
+
+
 def test_revocation_with_two_custodians_down_is_not_called_effective(lab: Any, make_treated: Any, faults: Any) -> None:
     treated = make_treated()
     lab.run(treated.patient.refresh())
