@@ -140,6 +140,15 @@ class Race(Generic[T]):
             return True
         return False
 
+    async def rest(self, *, timeout_s: float) -> None:
+        """Ask everybody who is left and wait for all, but not longer than this: for saying why there is no result."""
+        self.ask_more()
+        end = self._loop.time() + timeout_s
+        while self._running and (left := end - self._loop.time()) > 0:
+            done, _ = await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                self._take(task)
+
     def _start(self, node: Node, ask: Callable[[Node], Awaitable[T]] | None = None) -> None:
         task: asyncio.Task[T] = self._loop.create_task((ask or self._ask)(node))  # type: ignore[arg-type]
         self._running[task] = (node, self._loop.time())

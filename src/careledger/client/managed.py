@@ -165,7 +165,7 @@ class Manager:
             while len(race.answers) < subject.threshold:
                 if race.possible < subject.threshold or not await race.more():
                     gone = [e for e in race.failures.values() if e.code == "no-such-way"]
-                    raise gone[0] if gone else not_enough(subject, race)
+                    raise gone[0] if gone else await not_enough(subject, race)
         return [release.shares[_SHARE_ID] for release in race.answers.values()]
 
 

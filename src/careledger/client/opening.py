@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Opened", "Opening", "not_enough", "raise_common"]
 
+_REASONS_S = 2.0
+"""As long as an answer may take before others are asked in its place (asking.py)."""
+
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """What a request opened: records, those that would not open and why, which custodians failed and why.
@@ -85,7 +88,7 @@ class Opening:
                         if opened is not None:
                             return opened
                 if race.possible < threshold or not await race.more():
-                    raise not_enough(self.who, race)
+                    raise await not_enough(self.who, race)
 
     async def _take_content(self) -> None:
         for node, release in list(self.race.answers.items()):
@@ -235,9 +238,15 @@ def _false_share(record: bytes) -> VerificationError:
     )
 
 
-def not_enough(who: Subject, race: Race[Release]) -> Error:
-    """The one refusal to show when fewer than t custodians answered usefully."""
-    denials = [error for error in race.failures.values() if isinstance(error, NotPermittedError)]
+async def not_enough(who: Subject, race: Race[Release]) -> Error:
+    """The one refusal to show when fewer than t custodians can answer usefully.
+
+    A denial by no more than could be lying is not believed alone: then the others' reasons are waited for.
+    """
+    denials = _denials(race)
+    if 0 < len(denials) <= who.faults:
+        await race.rest(timeout_s=_REASONS_S)
+        denials = _denials(race)
     if len(denials) > who.faults:
         codes = [error.code for error in denials]
         code = max(codes, key=codes.count)
@@ -253,6 +262,10 @@ def not_enough(who: Subject, race: Race[Release]) -> Error:
             "nodes": {node: error.code for node, error in race.failures.items()},
         },
     )
+
+
+def _denials(race: Race[Release]) -> list[NotPermittedError]:
+    return [error for error in race.failures.values() if isinstance(error, NotPermittedError)]
 
 
 def raise_common(failures: dict[str, Error]) -> None:

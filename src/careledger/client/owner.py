@@ -89,7 +89,7 @@ class Owner:
         async with race:
             while len(race.answers) < who.threshold:
                 if race.possible < who.threshold or not await race.more():
-                    raise not_enough(who, race)
+                    raise await not_enough(who, race)
         manifests: dict[str, Manifest] = {}
         faults = dict(race.failures)
         for node, release in race.answers.items():

@@ -171,7 +171,7 @@ class Reader:
         async with self.race(who, lambda node: self.ask(node, request, content=True)) as race:
             while len(race.answers) < who.threshold:
                 if race.possible < who.threshold or not await race.more():
-                    raise not_enough(who, race)
+                    raise await not_enough(who, race)
             releases = dict(race.answers)
             faults = dict(race.failures)
         manifests: dict[str, Manifest] = {}

@@ -129,6 +129,32 @@ def test_one_useless_custodian_of_four_does_not_stop_a_read(treated: Any, faults
         assert set(opened.faults) <= {treated.lab.nodes[place].token}
 
 
+@pytest.mark.parametrize("kind", ["dead", "garbage", "silent"])
+@pytest.mark.parametrize("turns", range(4))
+def test_a_denial_is_what_is_said_also_when_one_custodian_is_useless(
+    lab: Any, make_treated: Any, faults: Any, kind: str, turns: int
+) -> None:
+    """The first denial makes the read impossible; whether it is one liar's or everybody's, the others tell."""
+    treated = make_treated()
+    reader = treated.reader()
+    lab.run(reader.grants(treated.subject))
+    lab.run(treated.patient.revoke(treated.grant))
+    for _ in range(turns):
+        reader.pace.order([], 0.0)  # whoever is asked first
+    lab.nodes[2].fault = faults[kind]
+    for ask in (
+        lambda: reader.open(treated.subject, treated.records, purpose="TREAT"),
+        lambda: _listed(reader, treated),
+    ):
+        with pytest.raises(NotPermittedError) as refused:
+            lab.run(ask())
+        assert refused.value.code == "revoked"
+
+
+async def _listed(reader: Any, treated: Any) -> Any:
+    return await reader.list(treated.subject, purpose="TREAT")
+
+
 def test_two_of_four_down_fails_and_says_which_and_why(treated: Any, faults: Any) -> None:
     reader = treated.reader()
     treated.lab.run(reader.grants(treated.subject))
