@@ -253,6 +253,8 @@ class Story:
     consent_receipt: bytes
     proof: bytes
     absent: bytes
+    elsewhere: str
+    """A patient that node 4 is no custodian of."""
     gone: str
     """An identity that was deactivated."""
     doctor: tuple[str, bytes]
@@ -342,6 +344,9 @@ async def _lived(base: Path) -> Story:
     managed, code = await manager.enrol()
     await manager.act(managed)
     await c.claim(network, base / "claimed", token=managed, code=code, passphrase="y", countersign=manager.countersign)
+    elsewhere, _ = await c.enrol_patient(
+        network, base / "elsewhere", passphrase="x", custodians=[node.token for node in town.nodes[:3]]
+    )
     await c.deactivate(network, stranger.folder, kit=stranger.kit)
     trail = await c.audit(network, enrolled.folder.keys, state=enrolled.folder)
     assert trail.complete, {node: str(problem) for node, problem in trail.missing.items()}
@@ -360,6 +365,7 @@ async def _lived(base: Path) -> Story:
         consent_receipt=next(iter(revoked.receipts.values()))[0],
         proof=msgspec.json.encode(proofs[0]),
         absent=msgspec.json.encode(proofs[1]),
+        elsewhere=elsewhere.token,
         gone=stranger.token,
         doctor=(doctor.folder.keys.keyid, doctor.folder.keys.device.sign),
     )
@@ -403,6 +409,13 @@ class Operator:
             if all(body.get(name) == value for name, value in fields.items()):
                 return index
         raise AssertionError(f"no entry has {fields}")
+
+    def row(self, sql: str, parameters: tuple[object, ...]) -> tuple[object, ...]:
+        db = self._db()
+        try:
+            return db.execute(sql, parameters).fetchone()
+        finally:
+            db.close()
 
     def execute(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
         db = self._db()

@@ -238,3 +238,32 @@ def test_a_consent_event_signed_by_a_stranger_as_the_manager(operator, audit_dec
     name, seed = story.doctor
     forged = msgspec.json.decode(encode(sign(CONSENT_TYPE, data, [(name, SigningKey(seed))])))
     assert signed_again(node, audit_decisions, index, envelopes=[forged]) == ("unknown-key", index)
+
+
+@pytest.mark.parametrize("reason", ["document", "consent", "inbox", "manifest"])
+def test_what_is_kept_with_another_state_of_consent(with_entry, audit_decisions, reason):
+    node, index = with_entry(kind="keep", reason=reason)
+    assert signed_again(node, audit_decisions, index, consent_hash="11" * 32) == ("wrong-moment", index)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("access", "owner"), ("keep", "consent"), ("keep", "document")])
+def test_an_entry_that_does_not_name_its_subject(with_entry, audit_decisions, kind, reason):
+    node, index = with_entry(kind=kind, reason=reason)
+    assert signed_again(node, audit_decisions, index, subject=None) == ("wrong-entry", index)
+
+
+def test_a_network_whose_name_begins_like_the_log_s(operator, audit_decisions, story):
+    """The origin has sixteen digits of it; the directory knows all."""
+    node = operator(1)
+    assert signed_again(node, audit_decisions, 2, network=story.network[:16] + "0" * 48) == ("wrong-entry", 2)
+
+
+def test_a_document_kept_by_a_node_that_it_does_not_name(operator, audit_decisions, story, auditor):
+    keeper, other = operator(1), operator(4)
+    body = msgspec.json.decode(keeper.entry(keeper.find(reason="document", subject=story.elsewhere))[2])
+    row = keeper.row("SELECT * FROM documents WHERE token = ?", (story.elsewhere,))
+    other.execute("INSERT INTO documents VALUES(?,?,?,?,?,?,?)", row)
+    del body["index"]
+    index = other.append("keep", {**body, "node": auditor.tokens[4]})
+    other.publish()
+    assert refusal(audit_decisions, other) == ("wrong-decision", index)
