@@ -4,6 +4,7 @@ BIN := .venv/bin
 CHECK ?=
 CARELEDGER_CRASH_KILLS ?= 10000
 CARELEDGER_CRASH_SEED ?= 1
+FUZZ_INPUTS ?= 1000000
 
 .PHONY: demo test lint types fuzz crash bench lock clean
 
@@ -32,6 +33,10 @@ test: lint
 # SIGKILLs at random moments under load, over fresh networks; the last line is a summary. The same seed repeats a run.
 crash: .venv/dev
 	$(BIN)/python tests/fault/crash.py --kills $(CARELEDGER_CRASH_KILLS) --seed $(CARELEDGER_CRASH_SEED)
+
+# Every parser of foreign bytes, each in its own process; what fails is kept in build/fuzz. The last line is a summary.
+fuzz: .venv/dev
+	$(BIN)/python tests/fuzz/run.py --inputs $(FUZZ_INPUTS)
 
 # Needs uv on PATH. Locks carry hashes and name no index.
 lock:

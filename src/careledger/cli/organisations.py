@@ -74,7 +74,7 @@ T = TypeVar("T")
 def _parsed(data: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise MalformedError("bad-part", f"this is not a {what} as careledger writes it; ask for it again") from None
 
 

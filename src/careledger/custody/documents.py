@@ -69,7 +69,7 @@ class Documents:
         custodian = self.custodian
         state = custodian.directory.identity(message.token)
         if state is None or state.status != "active":
-            raise NotPermittedError("unknown-identity", f"the directory knows no active identity {message.token}")
+            raise NotPermittedError("unknown-identity", "the directory knows no active identity of that token")
         document = open_document(message.salt, message.document, state.document)
         if state.kind == "person" and custodian.node not in document.custodians:
             raise NotPermittedError("not-a-custodian", "this node is no custodian of that subject; see its document")

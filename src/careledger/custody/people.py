@@ -81,7 +81,7 @@ class People:
         """
         state = self._directory.identity(token)
         if state is None:
-            raise NotFoundError("no-document", f"the directory knows no identity {token}")
+            raise NotFoundError("no-document", "the directory knows no identity of that token; check it")
         wanted = state.sequence if sequence is None else sequence
         held = self._documents.get((token, wanted))
         if held is None:

@@ -10,7 +10,6 @@ directory/      its replica of the directory        witness.db  what it cosigned
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +115,7 @@ class NodeFolder:
             raise NotFoundError(
                 "no-node", f"{path} holds no node ({Path(missing.filename).name} is missing); run careledger node init"
             ) from None
-        except (msgspec.DecodeError, json.JSONDecodeError):
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise MalformedError("bad-settings", f"node.json or secrets.json in {path} does not parse") from None
 
     @property

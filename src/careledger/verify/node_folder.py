@@ -170,7 +170,7 @@ def _is_of(folder: Path, token: str) -> bool:
     """Whether a node's folder is of this node."""
     try:
         return msgspec.json.decode(read_file(folder / "node.json"), type=_Settings).token == token
-    except (msgspec.DecodeError, NotFoundError):
+    except (msgspec.DecodeError, UnicodeError, NotFoundError):
         return False
 
 
