@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import uvicorn
 
@@ -17,6 +19,7 @@ from careledger.custody import Acceptance, Custodian, Documents, Events, Exchang
 from careledger.directory import network_of
 from careledger.directory.engines.embedded import Follower, Sequencer
 from careledger.directory.genesis import parse_genesis
+from careledger.errors import ConflictError
 from careledger.node.api import Api
 from careledger.node.application import application
 from careledger.node.background import Background
@@ -161,9 +164,10 @@ def _duty_ended(duty: asyncio.Task[None], server: uvicorn.Server) -> None:
 def run_node(path: Path, *, parent: int | None = None) -> None:
     """Serve the node in this folder until SIGTERM or SIGINT, or until the process `parent` is gone.
 
-    Raises NotFoundError `no-node`, `no-network`; VerificationError `rolled-back`.
+    Raises NotFoundError `no-node`, `no-network`; VerificationError `rolled-back`; ConflictError `folder-in-use`.
     """
     folder = NodeFolder(path)
+    lock = _only_one(path)
     set_up_logging(folder.settings.log_level)
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -174,7 +178,22 @@ def run_node(path: Path, *, parent: int | None = None) -> None:
             asyncio.get_running_loop().create_task(_end_with(parent))
         await _serve(folder)
 
-    uvloop.run(serve())
+    with lock:
+        uvloop.run(serve())
+
+
+def _only_one(path: Path) -> BinaryIO:
+    """Hold the folder for this process: a second one on the same store would take the log for what it left itself.
+
+    The operating system lets go of it whatever ends the process. Raises ConflictError `folder-in-use`.
+    """
+    lock = (path / "node.lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ConflictError("folder-in-use", f"a node runs from {path} already; stop it first") from None
+    return lock
 
 
 async def _end_with(parent: int) -> None:

@@ -6,6 +6,7 @@ genesis.json    the network, once it was founded or joined
 log.vkey        the key of its log, for anybody's verifier
 log/            the published log (C2SP tiles)      store/      main.db, keys.db
 directory/      its replica of the directory        witness.db  what it cosigned for others
+node.lock       held by the process that serves from this folder
 """
 
 from __future__ import annotations
