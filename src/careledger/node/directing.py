@@ -156,7 +156,7 @@ class Directing:
         everything = [envelope for envelopes, _ in waiting for envelope in envelopes]
         try:
             results = self.engine.submit(everything, now_ms=self._now_ms())
-        except Error as problem:
+        except Exception as problem:  # a bug is theirs to report, and leaves nobody waiting
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(problem)
