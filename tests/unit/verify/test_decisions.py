@@ -267,3 +267,16 @@ def test_a_document_kept_by_a_node_that_it_does_not_name(operator, audit_decisio
     index = other.append("keep", {**body, "node": auditor.tokens[4]})
     other.publish()
     assert refusal(audit_decisions, other) == ("wrong-decision", index)
+
+
+def test_a_consent_event_entered_as_refused(with_entry, audit_decisions):
+    node, index = with_entry(kind="keep", reason="consent")
+    assert signed_again(node, audit_decisions, index, decision="deny") == ("wrong-decision", index)
+
+
+def test_a_record_kept_twice(with_entry, audit_decisions):
+    node, index = with_entry(kind="keep", reason="manifest")
+    following = msgspec.json.decode(node.entry(index + 1)[2])
+    assert following["reason"] == "manifest"
+    manifest = msgspec.json.decode(node.entry(index)[2])["manifest"]
+    assert signed_again(node, audit_decisions, index + 1, manifest=manifest) == ("wrong-entry", index + 1)
