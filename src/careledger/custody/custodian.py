@@ -89,6 +89,8 @@ class Custodian:
         self._origin = origin(self.network, node)
         self.published: tuple[int, bytes] = self._read_published()
         """Size and note of the checkpoint in the log's folder."""
+        self._parameters: dict[str, int] = {}
+        self._parameters_at = -1
         self._news = asyncio.Event()
         self._nonces: OrderedDict[str, int] = OrderedDict()
         self._forgetters: list[Callable[[], None]] = [self.people.forget, self.chains.forget]
@@ -196,11 +198,18 @@ class Custodian:
 
     def limits(self) -> dict[str, int]:
         """The parameters that decisions take, as counters name them."""
-        parameter = self.directory.parameter
-        return {
-            "stale_max_ms": int(str(parameter("stale_max_ms"))),
-            "head_fresh_ms": int(str(parameter("head_fresh_ms"))),
-        }
+        return {"stale_max_ms": self.parameter("stale_max_ms"), "head_fresh_ms": self.parameter("head_fresh_ms")}
+
+    def parameter(self, name: str) -> int:
+        """An integer parameter of the network in force at the directory's height."""
+        height = self.directory.height
+        if height != self._parameters_at:
+            self._parameters_at = height
+            self._parameters.clear()
+        value = self._parameters.get(name)
+        if value is None:
+            value = self._parameters[name] = self.directory.integer(name)
+        return value
 
     def heads_age_of(self, subject: str, now_ms: int) -> int:
         """How long ago (ms) this node compared the subject's consent head with t−1 of its other custodians."""

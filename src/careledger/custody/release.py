@@ -247,7 +247,7 @@ class _AccessJob:
         unmet = [one for one in ids if one not in release.met]
         counters = custodian.limits()
         counters["requests"] = release.count(checked.reader, batch.now_ms)
-        counters["requests_max"] = int(str(custodian.directory.parameter("requests_per_hour")))
+        counters["requests_max"] = custodian.parameter("requests_per_hour")
         counters["unseen"] = len(unmet)
         counters["heads_age_ms"] = custodian.heads_age_of(checked.subject, batch.now_ms)
         return counters, unmet

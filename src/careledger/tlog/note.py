@@ -273,7 +273,7 @@ def check_lines(
     Raises VerificationError `bad-signature`.
     """
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
-    if len(known) != len(set(verifiers)):
+    if len(known) != len(verifiers) and len(known) != len(set(verifiers)):
         raise AssertionError("two trusted keys share name and key ID")
     verified: dict[tuple[str, bytes], VerifiedSignature] = {}
     unverified: list[SignatureLine] = []
