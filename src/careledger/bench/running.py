@@ -103,6 +103,7 @@ class _Run:
             with self.profiles.client():
                 await measure.round(place, self.sizes)
             shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.folder / "bytecode", ignore_errors=True)
         self._done(measure.name, measure.result())
 
     async def _on_stage(self, name: str, nodes: int, measures: Sequence[_OnStage]) -> None:

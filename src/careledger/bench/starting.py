@@ -18,7 +18,10 @@ __all__ = ["Memory", "Starts"]
 
 
 class Starts:
-    """Four processes started at once, until all serve: rollback check and a first comparison with peers done."""
+    """Four processes started at once, until all serve: rollback check and a first comparison with peers done.
+
+    Python finds compiled modules, as after an installation: the first start only makes them and does not count.
+    """
 
     name = "network_start_s"
     goal = Goal("<= 2", 2)
@@ -26,21 +29,34 @@ class Starts:
     def __init__(self) -> None:
         self._rounds: list[float] = []
         self._cpu: list[float] = []
+        self._compiled = False
 
     async def round(self, folder: Path, sizes: Sizes) -> None:
+        environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
+        if not self._compiled:
+            await self._start(folder / "first", environment)
+            self._compiled = True
+        took, cpu = await self._start(folder / "network", environment)
+        self._rounds.append(took)
+        self._cpu.append(cpu)
+
+    @staticmethod
+    async def _start(folder: Path, environment: dict[str, str]) -> tuple[float, float]:
+        """Start and stop one network; returns seconds until it serves and CPU seconds of its nodes."""
         local = LocalNetwork.found(folder, now_ms=now_ms())
         started = time.perf_counter()
         try:
             for node in local.nodes:
-                node.start()
+                node.start(environment=environment)
             await local.wait_until_serving(timeout_s=120.0)
-            self._rounds.append(time.perf_counter() - started)
-            self._cpu.append(sum(cpu_s(node.process.pid) for node in local.nodes if node.process is not None))
+            took = time.perf_counter() - started
+            return took, sum(cpu_s(node.process.pid) for node in local.nodes if node.process is not None)
         finally:
             local.stop()
 
     def result(self) -> dict[str, Any]:
-        return rate(self._rounds, unit="s", goal=self.goal, all_nodes_cpu_s=round(median(self._cpu), 2))
+        cpu = round(median(self._cpu), 2)
+        return rate(self._rounds, unit="s", goal=self.goal, all_nodes_cpu_s=cpu)
 
 
 class Memory:
