@@ -135,8 +135,8 @@ def _check(value: object) -> None:
         for item in value:  # type: ignore[attr-defined]
             if type(item) is not str:
                 _check(item)
-    elif isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
+    elif (names := getattr(kind, "__struct_fields__", None)) is not None:
+        for name in names:
             item = getattr(value, name)
             kind = type(item)
             if kind is int:
@@ -161,16 +161,18 @@ def _check_decoded(value: object) -> None:
 
     Half of decoding an envelope was looking at texts again that the decoder had just found to be texts.
     """
-    if isinstance(value, msgspec.Struct):
-        for name in _open_fields(type(value)):
+    kind = type(value)
+    # By attribute: isinstance of a Struct goes through its metaclass, which costs more than the rest of this.
+    if hasattr(kind, "__struct_fields__"):
+        for name in _open_fields(kind):  # type: ignore[arg-type]  # the attribute says so
             item = getattr(value, name)
             if type(item) is int:
                 if not -INTEGER_MAX <= item <= INTEGER_MAX:
                     raise AssertionError(_TOO_LARGE)
             elif item is not msgspec.UNSET:
                 _check_decoded(item)
-    elif type(value) is list:
-        for item in value:
+    elif kind is list:
+        for item in value:  # type: ignore[attr-defined]
             _check_decoded(item)
     else:
         _check(value)
