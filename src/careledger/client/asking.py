@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from careledger.client.nodes import Node
 from careledger.errors import Error, UnavailableError
 
-__all__ = ["Pace", "Race"]
+if TYPE_CHECKING:
+    from careledger.client.nodes import Node
+
+__all__ = ["Pace", "Race", "SteadyPace", "first_answer"]
 
 T = TypeVar("T")
 
@@ -65,6 +67,13 @@ class Pace:
         if self._avoided:
             turned.sort(key=lambda node: self._avoided.get(node.token, 0.0) > now_s)
         return turned
+
+
+class SteadyPace(Pace):
+    """For nodes that come in an order that has a reason: only those that could not be reached lately are asked last."""
+
+    def order(self, nodes: Sequence[Node], now_s: float) -> list[Node]:
+        return sorted(nodes, key=lambda node: self._avoided.get(node.token, 0.0) > now_s)
 
 
 class Race(Generic[T]):
@@ -166,3 +175,16 @@ class Race(Generic[T]):
             return
         self.failures.pop(node.token, None)
         self._pace.answered(node, now - started)
+
+
+async def first_answer(
+    nodes: Sequence[Node], ask: Callable[[Node], Awaitable[T]], *, pace: Pace
+) -> tuple[T | None, dict[str, Error]]:
+    """The answer of one node, where any will do, or None; and who failed until then.
+
+    One is asked, the others when it fails or is slow: a node that hangs must not hold up everybody's first question.
+    """
+    async with Race(nodes, ask, pace=pace, at_once=1) as race:
+        while not race.answers and await race.more():
+            pass
+        return next(iter(race.answers.values()), None), dict(race.failures)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from careledger.access import ConsentAnswer, ReadConsent, Receipt, SignedRead, encode_receipt
-from careledger.client.asking import Pace
+from careledger.client.asking import Pace, first_answer
 from careledger.client.chain import GrantsView, signer_of
 from careledger.client.drafts import Batch, KeptIndex, Places, batches, with_replaced
 from careledger.client.exchange import gist
@@ -132,7 +132,7 @@ class Author:
         return Places(by_category, dict(state.compartments), state.inbox, None)
 
     async def _read(self, view: GrantsView, what: Any) -> None:
-        """Ask one custodian after the other for a view of the chain; a refusal leaves the view as it is."""
+        """Ask one custodian for a view of the chain, others when it fails or is slow; a refusal leaves it as it is."""
         who = await self.network.subject(view.subject)
         read = ReadConsent(
             network=self.network.id,
@@ -146,16 +146,17 @@ class Author:
         )
         envelope = encode(sign(ReadConsent.TYPE, encode(read), [self.keys.signer]))
         signed = SignedRead(request=envelope, affiliation=None if self.staff is None else self.staff.affiliation)
-        failures: dict[str, Error] = {}
-        for node in self.pace.order(who.custodians, 0.0):
-            try:
-                answer = await self.network.post(node, "/v1/consent/read", signed, ConsentAnswer)
-                messages = [EventMessage(envelope=data, boxes=boxes) for data, boxes in answer.events]
-                keys = await self.network.consent_keys(view.subject, map(signer_of, messages))
-                view.add(messages, keys=keys, key_of=self._key_of)
-                return
-            except Error as error:
-                failures[node.token] = error
+
+        async def ask(node: Node) -> bool:
+            answer = await self.network.post(node, "/v1/consent/read", signed, ConsentAnswer)
+            messages = [EventMessage(envelope=data, boxes=boxes) for data, boxes in answer.events]
+            keys = await self.network.consent_keys(view.subject, map(signer_of, messages))
+            view.add(messages, keys=keys, key_of=self._key_of)
+            return True
+
+        told, failures = await first_answer(who.custodians, ask, pace=self.pace)
+        if told:
+            return
         denials = [error for error in failures.values() if isinstance(error, NotPermittedError)]
         if not denials:
             raise UnavailableError(

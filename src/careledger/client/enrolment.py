@@ -6,7 +6,8 @@ holds the keys of. A node that has not applied the newest block yet says so; it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from careledger.client.nodes import Node
 from careledger.client.patient import Patient, Published
 from careledger.client.receipts import checked_keep_receipt
 from careledger.client.spread import Spread, consent_marks, spread
-from careledger.errors import NotFoundError, NotPermittedError, UnavailableError
+from careledger.errors import Error, NotFoundError, NotPermittedError, UnavailableError
 from careledger.identity import (
     DeviceSecrets,
     NewIdentity,
@@ -111,10 +112,11 @@ async def enrol_patient(
     chosen = list(custodians) if custodians is not None else choose_custodians(network)
     made = new_person(custodians=chosen, threshold=threshold, rand=network.rand)
     enrolled = await _enrol(network, made, path, passphrase=passphrase)
-    subject = await remember_new(network, made)
-    await publish_document(network, subject, key_box=encode_key_box(enrolled.folder.box))
-    patient = Patient(network, enrolled.folder.keys, state=enrolled.folder)
-    must_be_effective(await patient.begin())
+    with _or_nothing(enrolled.folder):
+        subject = await remember_new(network, made)
+        await publish_document(network, subject, key_box=encode_key_box(enrolled.folder.box))
+        patient = Patient(network, enrolled.folder.keys, state=enrolled.folder)
+        must_be_effective(await patient.begin())
     return enrolled, patient
 
 
@@ -129,9 +131,20 @@ async def _enrol(network: Network, made: NewIdentity, path: Path, *, passphrase:
         passphrase=passphrase,
         rand=network.rand,
     )
-    folder.save("document", (made.document, made.salt))
-    await network.transact([made.envelope])
+    with _or_nothing(folder):
+        folder.save("document", (made.document, made.salt))
+        await network.transact([made.envelope])
     return Enrolled(token=made.token, folder=folder, kit=kit_code(made.secrets.root))
+
+
+@contextlib.contextmanager
+def _or_nothing(folder: KeyFolder) -> Iterator[None]:
+    """Of an enrolment that fails no folder is left: nobody has seen its kit, and the next try needs the place."""
+    try:
+        yield
+    except Error:
+        folder.discard()
+        raise
 
 
 def make_organisation(

@@ -12,6 +12,7 @@ whole, synced and renamed, mode 0600: a crash leaves the old or the new one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -243,6 +244,14 @@ class KeyFolder:
             )
         self.network = network
         _write(self.path / "identity.json", encode(_Public(v=1, network=network, token=self.token, kind=self.kind)))
+
+    def discard(self) -> None:
+        """Delete the keys for good; the folder itself where nothing else is in it."""
+        shutil.rmtree(self.path / "state", ignore_errors=True)
+        for name in ("box.json", "identity.json"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def check_passphrase(self, passphrase: str) -> None:
         """Raises NotPermittedError `wrong-passphrase`: asked again before what can't be undone."""

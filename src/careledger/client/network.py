@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from careledger.access import DocumentMessage
+from careledger.client.asking import first_answer
 from careledger.client.exchange import Wire, gist
 from careledger.client.nodes import DirectoryProof, Node, Nodes, parse_network_file
 from careledger.errors import Error, NotFoundError, UnavailableError, VerificationError
@@ -335,15 +336,15 @@ class Network(Nodes):
 
         Raises NotFoundError `no-document`; UnavailableError `no-document`.
         """
-        failures: dict[str, Error] = {}
-        for node in self.some_nodes():
-            try:
-                message = await self.get(node, f"/v1/document/{identity.token}", DocumentMessage)
-                open_document(message.salt, message.document, identity.state.document)
-            except Error as error:
-                failures[node.token] = error
-                continue
+
+        async def ask(node: Node) -> DocumentMessage:
+            message = await self.get(node, f"/v1/document/{identity.token}", DocumentMessage)
+            open_document(message.salt, message.document, identity.state.document)
             return message
+
+        found, failures = await first_answer(self.some_nodes(), ask, pace=self.pace)
+        if found is not None:
+            return found
         if all(isinstance(error, NotFoundError) for error in failures.values()):
             raise NotFoundError("no-document", f"no node keeps the document of {identity.token}; check the token")
         raise UnavailableError(

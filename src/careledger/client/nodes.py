@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from careledger.client.asking import Race, SteadyPace, first_answer
 from careledger.client.exchange import Wire, decoded, gist, refusal
 from careledger.directory import (
     DirectoryHead,
@@ -122,6 +123,7 @@ class Nodes:
         self.rand = rand
         self._stale_max_ms = int(str(self.genesis.parameters["stale_max_ms"]))
         self._urls = dict(urls or {})
+        self.pace = SteadyPace()
         self.nodes: dict[str, Node] = {}
         for member in self.genesis.members:
             for entry in member.nodes:
@@ -194,12 +196,13 @@ class Nodes:
 
         Raises NotFoundError when no node has it and one says so; UnavailableError `directory-unreachable`.
         """
-        failures: dict[str, Error] = {}
-        for node in self.some_nodes():
-            try:
-                return await self.get_json(node, path, kind)
-            except Error as error:
-                failures[node.token] = error
+
+        async def ask(node: Node) -> T:
+            return await self.get_json(node, path, kind)
+
+        found, failures = await first_answer(self.some_nodes(), ask, pace=self.pace)
+        if found is not None:
+            return found
         for missing in failures.values():
             if isinstance(missing, NotFoundError):
                 raise missing
@@ -264,38 +267,31 @@ class Nodes:
     async def _proof_round(self, path: str, kind: str, ident: str, *, age_max_ms: int) -> DirectoryProof:
         first = self.nodes.get(str(self.genesis.parameters["sequencer"]))
         others = [node for node in self.some_nodes() if node is not first]
-        failures: dict[str, Error] = {}
-        shown: list[DirectoryProof] = []
-        for group in ([first] if first is not None else []), others:
-            shown += await self._proofs_from(group, path, failures)
-            refusals: list[Error] = []
-            for proof in _merged(shown):
-                try:
-                    head, _ = self.checked_proof(proof, kind=kind, ident=ident)
-                    self._check_age(head, age_max_ms)
-                except Error as error:
-                    refusals.append(error)
-                    continue
-                return proof
+        refusals: list[Error] = []
+
+        async def ask(node: Node) -> DirectoryProof:
+            return await self.get_json(node, path, DirectoryProof)
+
+        nodes = [first, *others] if first is not None else others
+        async with Race(nodes, ask, pace=self.pace, at_once=1) as race:
+            while await race.more():
+                refusals = []
+                for proof in _merged(list(race.answers.values())):
+                    try:
+                        head, _ = self.checked_proof(proof, kind=kind, ident=ident)
+                        self._check_age(head, age_max_ms)
+                    except Error as error:
+                        refusals.append(error)
+                        continue
+                    return proof
+                if refusals:
+                    race.ask_more()
+            failures = dict(race.failures)
         for refused in refusals:
             if refused.code == "not-enough-cosignatures":
                 raise refused
         failures.update({f"proof {number}": error for number, error in enumerate(refusals, start=1)})
         raise UnavailableError("directory-unreachable", f"no node proved the directory's state ({gist(failures)})")
-
-    async def _proofs_from(self, nodes: Sequence[Node], path: str, failures: dict[str, Error]) -> list[DirectoryProof]:
-        answers = await asyncio.gather(
-            *(self.get_json(node, path, DirectoryProof) for node in nodes), return_exceptions=True
-        )
-        found = []
-        for node, answer in zip(nodes, answers, strict=True):
-            if isinstance(answer, DirectoryProof):
-                found.append(answer)
-            elif isinstance(answer, Error):
-                failures[node.token] = answer
-            else:
-                raise answer
-        return found
 
     def _check_age(self, head: DirectoryHead, age_max_ms: int) -> None:
         """Refuse a head that nobody has cosigned lately: an old one could hide a rotation or a removal.

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from careledger.access import Basis, ConsentAnswer, ReadConsent, SignedRead, sign_approval
-from careledger.client.asking import Pace, Race
+from careledger.client.asking import Pace, Race, first_answer
 from careledger.client.catching_up import until_caught_up
 from careledger.client.chain import GrantsView, signer_of
 from careledger.client.exchange import gist
@@ -83,24 +83,23 @@ class Reader:
         return view
 
     async def _refresh(self, view: GrantsView) -> None:
-        """Ask one custodian after the other until one answers; what it shows is proven event by event."""
+        """Ask one custodian, others when it fails or is slow; what it shows is proven event by event."""
         who = await self.network.subject(view.subject)
         read = self._signed_read(view)
-        failures: dict[str, Error] = {}
-        for node in self.pace.order(who.custodians, 0.0):
-            try:
-                answer: ConsentAnswer = await self.network.post(node, "/v1/consent/read", read, ConsentAnswer)
-                messages = [EventMessage(envelope=envelope, boxes=boxes) for envelope, boxes in answer.events]
-                keys = await self.network.consent_keys(view.subject, map(signer_of, messages))
-                view.add(messages, keys=keys, key_of=self._key_of)
-            except Error as error:
-                failures[node.token] = error
-                continue
-            if answer.seq >= view.seq:
-                view.seq, view.head = answer.seq, answer.head
-            return
-        raise_common(failures)
-        raise UnavailableError("not-enough-custodians", f"no custodian showed the grants: {gist(failures)}")
+
+        async def ask(node: Node) -> ConsentAnswer:
+            answer = await self.network.post(node, "/v1/consent/read", read, ConsentAnswer)
+            messages = [EventMessage(envelope=envelope, boxes=boxes) for envelope, boxes in answer.events]
+            keys = await self.network.consent_keys(view.subject, map(signer_of, messages))
+            view.add(messages, keys=keys, key_of=self._key_of)
+            return answer
+
+        answer, failures = await first_answer(who.custodians, ask, pace=self.pace)
+        if answer is None:
+            raise_common(failures)
+            raise UnavailableError("not-enough-custodians", f"no custodian showed the grants: {gist(failures)}")
+        if answer.seq >= view.seq:
+            view.seq, view.head = answer.seq, answer.head
 
     def _signed_read(self, view: GrantsView) -> SignedRead:
         read = ReadConsent(

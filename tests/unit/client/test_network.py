@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from careledger.client import Network, enrol_patient, network_file, parse_network_file, rotate
+from careledger.client import (
+    Author,
+    MemoryState,
+    Network,
+    Reader,
+    enrol_patient,
+    network_file,
+    parse_network_file,
+    rotate,
+)
 from careledger.client.nodes import NetworkFile
 from careledger.errors import Error, NotFoundError, UnavailableError, VerificationError
 from careledger.seal import decode, encode
@@ -203,3 +212,22 @@ def test_no_node_at_all_is_one_line(lab: Any, faults: Any) -> None:
     with pytest.raises(UnavailableError) as refused:
         lab.run(network.identity(lab.organisations[0].token))
     assert refused.value.code == "directory-unreachable"
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_node_that_hangs_holds_nobody_up(lab: Any, make_treated: Any, faults: Any, place: int) -> None:
+    """Its answer never comes: whatever is asked first of one node is asked of another before long."""
+    treated = make_treated()
+    lab.nodes[place].fault = faults["silent"]
+
+    async def first_contact() -> int:
+        network = lab.new_network()
+        async with asyncio.timeout(20):
+            await network.identity(treated.subject)
+            await network.subject(treated.subject)
+            reader = Reader(network, treated.keys, staff=treated.staff)
+            opened = await reader.open(treated.subject, treated.records, purpose="TREAT")
+            await Author(network, treated.keys, state=MemoryState(), staff=treated.staff).places(treated.subject)
+        return len(opened.records)
+
+    assert lab.run(first_contact()) == len(treated.records)
