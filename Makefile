@@ -6,7 +6,7 @@ CARELEDGER_CRASH_KILLS ?= 10000
 CARELEDGER_CRASH_SEED ?= 1
 FUZZ_INPUTS ?= 1000000
 
-.PHONY: demo test lint types fuzz crash bench lock clean
+.PHONY: demo test lint fuzz crash bench lock clean
 
 .venv/runtime: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -43,5 +43,9 @@ lock:
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml --group build -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 
+# The measurements of docs/results.md; wants a quiet machine.
+bench: .venv/runtime
+	$(BIN)/careledger bench --json
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache build .mypy_cache .pytest_cache .ruff_cache .hypothesis
