@@ -18,6 +18,7 @@ from careledger.cli.session import (
     ask_passphrase,
     moment,
     now_ms,
+    record_id,
     say,
 )
 from careledger.client import (
@@ -30,7 +31,7 @@ from careledger.client import (
     enrol_person,
     rotate,
 )
-from careledger.errors import MalformedError
+from careledger.errors import MalformedError, NotFoundError
 from careledger.fhir import CATEGORIES
 
 __all__ = ["register"]
@@ -238,7 +239,9 @@ def file_record(
 
     async def work(session: Session) -> int:
         patient = Patient(session.network, session.folder.keys, state=session.folder)
-        secrets = await Owner(patient).consent_keys([bytes.fromhex(record)])
+        secrets = await Owner(patient).consent_keys([record_id(record)])
+        if record not in secrets:
+            raise NotFoundError("no-record", f"you have no record {record}; careledger list shows those you have")
         (chosen,) = _categories(category)
         published = await patient.file(record, chosen, consent_key=secrets[record])
         return _say_published(

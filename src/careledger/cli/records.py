@@ -20,6 +20,7 @@ from careledger.cli.session import (
     Session,
     console,
     moment,
+    record_id,
     say,
 )
 from careledger.client import Author, LoggedAccess, Owner, Patient, Reader, audit, export_record, write_export
@@ -176,11 +177,11 @@ def open_records(
     async def work(session: Session) -> None:
         if subject is None or subject == session.folder.token:
             owner = Owner(Patient(session.network, session.folder.keys, state=session.folder))
-            opened = await (owner.open([bytes.fromhex(one) for one in records]) if records else owner.open_all())
+            opened = await (owner.open([record_id(one) for one in records]) if records else owner.open_all())
         else:
             reader = Reader(session.network, session.folder.keys, staff=session.staff)
             wanted = records or [one.record for one in (await reader.list(subject, purpose=purpose)).manifests]
-            opened = await reader.open(subject, [bytes.fromhex(one) for one in wanted], purpose=purpose)
+            opened = await reader.open(subject, [record_id(one) for one in wanted], purpose=purpose)
         for node, fault in opened.faults.items():
             console.print(f"careledger: custodian {node} failed: {fault}", soft_wrap=True)
         resources = [(one.full_url, one.data) for record in opened.records for one in record.resources]

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from careledger.client import KeyFolder, Network, Staff, decode_staff_pass, open_staff_pass
 from careledger.errors import MalformedError, NotFoundError
+from careledger.seal import unhex
 from careledger.transport import Transport
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "ask_passphrase",
     "moment",
     "now_ms",
+    "record_id",
     "say",
 ]
 
@@ -81,6 +83,16 @@ def ask_passphrase(*, new: bool = False) -> str:
         )
     phrase: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True)
     return phrase
+
+
+def record_id(text: str) -> bytes:
+    """A record's id as people type it; raises MalformedError `bad-record-id`."""
+    try:
+        return unhex(text, size=16)
+    except MalformedError:
+        raise MalformedError(
+            "bad-record-id", "a record's id has 32 digits 0-9 a-f; careledger list shows them"
+        ) from None
 
 
 def read_file_bytes(path: Path, what: str) -> bytes:
