@@ -18,6 +18,7 @@ from careledger.errors import Error
 from careledger.node.answers import JSON, Asgi
 from careledger.node.api import Answered, Api
 from careledger.node.application import SMALL_BODY_BYTES_MAX, Route, hot_routes
+from careledger.node.described import described
 from careledger.node.directory_api import DirectoryApi
 from careledger.node.reports import Metrics, log
 from careledger.seal import encode
@@ -43,15 +44,6 @@ def documented(api: Api, directory: DirectoryApi, metrics: Metrics) -> Asgi:
     )
     asgi: Asgi = app
     return asgi
-
-
-class _Refusal(msgspec.Struct):
-    """Every refusal: a stable reason code, one line for people, further facts, and the node's time (ms UTC)."""
-
-    code: str
-    message: str
-    details: dict[str, Any]
-    time: int
 
 
 def _refused(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -112,7 +104,7 @@ def _operator_routes(api: Api, metrics: Metrics) -> list[Any]:
 
     @get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
-        schema = request.app.openapi_schema.to_schema()
+        schema = described(request.app.openapi_schema.to_schema())
         return Response(msgspec.json.encode(schema), media_type=JSON.decode())
 
     @get("/v1/document/{token:str}", summary="The newest document of an identity, with its salt")
