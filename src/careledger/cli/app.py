@@ -6,9 +6,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 import careledger
@@ -22,6 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A decentralised, tamper-evident network for health records.",
 )
+
+
+# typer carries a click of its own from some version on: its classes are found through what it exports.
+_MISUSE: type[Any] = typer.BadParameter.__mro__[2]
 
 
 def _version(wanted: bool) -> None:
@@ -57,7 +60,7 @@ def demo(
     from careledger.cli.demo import run_demo  # noqa: PLC0415
 
     if engine != "embedded":
-        raise click.UsageError(f"there is no engine {engine!r} yet; use --engine embedded")
+        raise typer.BadParameter(f"there is no engine {engine!r} yet; use --engine embedded")
     raise typer.Exit(run_demo(data=data, nodes=nodes, folder=folder, check=check, out=sys.stdout))
 
 
@@ -98,10 +101,12 @@ def run() -> None:
         if debug:
             raise
         _stop(f"careledger: {error}", error.exit_code)
-    except click.ClickException as misuse:
-        misuse.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except _MISUSE as misuse:
+        context = getattr(misuse, "ctx", None)
+        where = "careledger" if context is None else context.command_path
+        what = " ".join(misuse.format_message().split()).rstrip(".") or "name a command"
+        _stop(f"careledger: {what}. See {where} --help. [misuse]", 2)
+    except (typer.Abort, KeyboardInterrupt):
         _stop("careledger: stopped", 130)
     except OSError as error:
         if debug:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import click
 import msgspec
 import typer
 
@@ -77,7 +76,7 @@ class _Request(msgspec.Struct, frozen=True):
 
     def needed_genesis(self, what: str) -> bytes:
         if self.genesis is None:
-            raise click.UsageError(f"{what} is verified against a network: give its genesis with --genesis")
+            raise typer.BadParameter(f"{what} is verified against a network: give its genesis with --genesis")
         return self.genesis
 
     def log_keys(self, origin: str, beside: Path | None) -> tuple[Verifier, dict[str, list[Verifier]], int]:
@@ -91,7 +90,7 @@ class _Request(msgspec.Struct, frozen=True):
         if text is None and beside is not None and beside.exists():
             text = beside.read_text(encoding="ascii").strip()
         if text is None:
-            raise click.UsageError(
+            raise typer.BadParameter(
                 "a log is verified with its key: give --vkey, or the network's genesis with --genesis"
             )
         return parse_vkey(text), {}, self.cosignatures or 0
@@ -177,7 +176,7 @@ def _file(request: _Request, path: Path, content: bytes, form: Form) -> object:
     if form == "receipt":
         trust = request.trust()
         if trust is None and request.vkey is None:
-            raise click.UsageError("a receipt is verified with its log's key: give --genesis or --vkey")
+            raise typer.BadParameter("a receipt is verified with its log's key: give --genesis or --vkey")
         return verify_receipt_file(
             content, trust=trust, verifier=None if request.vkey is None else parse_vkey(request.vkey)
         )
