@@ -96,7 +96,7 @@ def run() -> None:
     debug = "--debug" in sys.argv
     _register_people()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="careledger")
     except Error as error:
         if debug:
             raise
