@@ -79,7 +79,12 @@ ROGUES: dict[Handler, set[str]] = {
 async def rogue(node: Any, handler: Handler) -> AsyncIterator[None]:
     """A server in a stopped node's place, at its address."""
 
+    tasks: set[asyncio.Task[Any]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
         try:
             await reader.readuntil(b"\r\n\r\n")
             await handler(reader, writer)
@@ -87,6 +92,7 @@ async def rogue(node: Any, handler: Handler) -> AsyncIterator[None]:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
+            tasks.discard(task)
             writer.close()
 
     host, port = node.url.removeprefix("http://").split(":")
@@ -95,6 +101,11 @@ async def rogue(node: Any, handler: Handler) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
+        await asyncio.sleep(0.01)  # connections that were just accepted
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # asyncio closes sockets a turn later
 
 
 @pytest.fixture(scope="module")
