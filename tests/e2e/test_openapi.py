@@ -37,6 +37,7 @@ ROUTES = [
     ("GET", "/v1/directory/identity/{token}"),
     ("GET", "/v1/directory/proof/{kind}/{ident}"),
     ("GET", "/v1/document/{token}"),
+    ("GET", "/witness/checkpoint/{origin}"),
     ("POST", "/v1/access"),
     ("POST", "/v1/audit"),
     ("POST", "/v1/consent"),

@@ -24,7 +24,7 @@ from careledger.custody.writer import Batch, Committed, Writer
 from careledger.directory import Directory
 from careledger.errors import ConflictError, Error, NotFoundError
 from careledger.seal import SealingKey
-from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, format_proof, open_checkpoint, sign_checkpoint
+from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, Verifier, format_proof, open_checkpoint, sign_checkpoint
 
 __all__ = ["Custodian", "View"]
 
@@ -140,6 +140,11 @@ class Custodian:
     def sign(self, size: int, root: bytes) -> bytes:
         """A checkpoint note of this log, signed by the node alone."""
         return sign_checkpoint(Checkpoint(self._origin, size, root), signer=self._signer)
+
+    @property
+    def log_verifier(self) -> Verifier:
+        """The key of this log."""
+        return self._signer.verifier
 
     @property
     def keyid(self) -> str:

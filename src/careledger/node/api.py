@@ -31,7 +31,7 @@ from careledger.custody import (
     Witness,
     claimed_subject,
 )
-from careledger.errors import ConflictError, MalformedError
+from careledger.errors import ConflictError, MalformedError, NotFoundError
 from careledger.node.answers import JSON, MSGPACK, OCTETS, TEXT
 from careledger.node.standing import Standing
 from careledger.records import decode_submission
@@ -154,6 +154,16 @@ class Api:
             return Answered(self._witness.add_checkpoint(request, log_verifier=verifier), TEXT)
         except ConflictError as problem:
             return Answered(wrong_size_body(problem), SIZE_CONTENT_TYPE.encode(), 409, problem.code)
+
+    async def cosigned(self, origin: str) -> Answered:
+        """GET /witness/checkpoint/{origin}: what this node last cosigned of a log, as the log's own key signed it.
+
+        Proof towards a node that was put back to an older copy; answered before the rollback check, too.
+        """
+        last = self._witness.last(unquote(origin))
+        if last is None:
+            raise NotFoundError("unknown-log", "this witness has cosigned nothing of a log of that origin")
+        return Answered(last[2], TEXT)
 
     async def log_file(self, path: str) -> Answered:
         """GET /log/{path}: a checkpoint, tile or entry bundle of this node's log."""

@@ -87,6 +87,8 @@ def _get(api: Api, directory: DirectoryApi, path: str, query: bytes) -> Route | 
     """The route of a well-formed GET; None for what litestar answers or refuses."""
     if path.startswith("/log/"):
         return _without_body(path, "log", partial(api.log_file, path[5:]))
+    if path.startswith("/witness/checkpoint/"):
+        return _without_body(path, "witness-read", partial(api.cosigned, path[20:]))
     if path == "/health":
         return _without_body(path, "health", api.health)
     if not query and (found := _DOCUMENT.fullmatch(path)):

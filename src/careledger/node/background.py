@@ -13,7 +13,7 @@ import msgspec
 
 from careledger.access import SyncAnswer
 from careledger.custody import Custodian, Exchange
-from careledger.directory import Anchor, NodeState, sign_transaction
+from careledger.directory import Anchor, NodeState, log_origin, sign_transaction
 from careledger.errors import Error, MalformedError, UnavailableError, VerificationError
 from careledger.node.reports import Metrics, log
 from careledger.node.standing import Standing
@@ -22,6 +22,7 @@ from careledger.tlog import (
     EMPTY_ROOT,
     Verifier,
     format_add_checkpoint,
+    open_checkpoint,
     parse_wrong_size_body,
     verify_cosignature,
 )
@@ -212,6 +213,8 @@ class Background:
             line = await self._cosignature(name, url, verifier, note, size)
         except VerificationError as problem:
             self._standing.faults[name] = problem.code
+            if problem.code == "rolled-back":
+                self._rolled_back(problem)
             return b""
         except Error:
             return b""
@@ -221,7 +224,8 @@ class Background:
     async def _cosignature(self, name: str, url: str, verifier: Verifier | None, note: bytes, size: int) -> bytes:
         """A witness's signature line for our checkpoint, verified.
 
-        Raises VerificationError `rolled-back` (it cosigned a larger or another tree before), UnavailableError.
+        Raises VerificationError `rolled-back` (it cosigned a larger or another tree before, and proves it),
+        `unproven` (it says so and shows no checkpoint of this log's key for it), UnavailableError.
         """
         if verifier is None:
             raise UnavailableError("no-witness", f"the directory has no witness key of {name}")
@@ -229,9 +233,7 @@ class Background:
         for _ in range(3):
             old = self._known_size.get(name, 0)
             if old > size:
-                raise VerificationError(
-                    "rolled-back", f"{name} has cosigned {old} entries of this log, which has only {size} now"
-                )
+                raise await self._rollback_said_by(name, url, size)
             proof = reader.consistency_proof(old, size) if 0 < old < size else []
             path = "/witness/add-checkpoint" if verifier.name.startswith(self._standing.directory.network[:16]) else ""
             answer = await self._transport.post(
@@ -245,9 +247,7 @@ class Background:
                 self._known_size[name] = parse_wrong_size_body(answer.body)
                 continue
             if answer.status == 422:
-                raise VerificationError(
-                    "rolled-back", f"{name} has cosigned another history of this log; keep both and verify them"
-                )
+                raise await self._rollback_said_by(name, url, size)
             if answer.status != 200:
                 raise UnavailableError("no-cosignature", f"{name} did not cosign (status {answer.status})")
             text = note[: note.index(b"\n\n") + 1]
@@ -255,6 +255,27 @@ class Background:
             self._known_size[name] = size
             return answer.body
         raise UnavailableError("no-cosignature", f"{name} keeps changing its mind about the size it knows")
+
+    async def _rollback_said_by(self, name: str, url: str, size: int) -> VerificationError:
+        """A witness says that this log had more, or something else. A member's must show the checkpoint that says so in
+        this log's own signature: else any one of them could keep every other node from serving."""
+        custodian = self._custodian
+        self._known_size.pop(name, None)
+        if any(name == outside.name for _, outside in self._outside):
+            return VerificationError("rolled-back", f"the witness {name} has cosigned another history of this log")
+        origin = log_origin(custodian.network, self._standing.node)
+        try:
+            answer = await self._transport.get(url, f"/witness/checkpoint/{origin}", timeout_s=PEER_TIMEOUT_S)
+            shown = open_checkpoint(answer.body, verifier=custodian.log_verifier)
+        except Error:
+            return VerificationError("unproven", f"{name} says this log was rolled back, and can't prove it")
+        if shown.size > size:
+            line = f"{name} has cosigned {shown.size} entries of this log, which has only {size} now"
+            return VerificationError("rolled-back", f"{line}; restore it")
+        if shown.size and custodian.files.reader().root_at(shown.size) != shown.root:
+            line = f"{name} has cosigned another history of this log's first {shown.size} entries"
+            return VerificationError("rolled-back", f"{line}; keep both and verify them")
+        return VerificationError("unproven", f"{name} says this log was rolled back, and shows that it was not")
 
     async def anchor(self) -> None:
         """Record the published checkpoint in the directory when it changed, no oftener than the parameter says."""

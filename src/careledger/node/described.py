@@ -52,6 +52,7 @@ _TAKES: dict[str, dict[str, Any]] = {
 }
 _GIVES: dict[str, dict[str, Any]] = {
     "/witness/add-checkpoint": _PLAIN,
+    "/witness/checkpoint/{origin}": _PLAIN,
     "/metrics": _PLAIN,
     "/health": _JSON,
     "/log/{path}": {"text/plain": {"schema": _TEXT}, "application/octet-stream": {"schema": _BINARY}},

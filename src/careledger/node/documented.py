@@ -73,7 +73,11 @@ def _hot(api: Api) -> list[Any]:
     async def log_file(path: str) -> Response[bytes]:
         return _plain(await api.log_file(path.lstrip("/")))
 
-    return [*handlers, log_file]
+    @get("/witness/checkpoint/{origin:path}", summary="The checkpoint that this node last cosigned of a log")
+    async def cosigned(origin: str) -> Response[bytes]:
+        return _plain(await api.cosigned(origin.lstrip("/")))
+
+    return [*handlers, log_file, cosigned]
 
 
 def _documented_post(route: Route) -> Any:

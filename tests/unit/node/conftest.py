@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import random
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,3 +130,30 @@ def founded(tmp_path: Path) -> Iterator[Founded]:
 @pytest.fixture
 def wire() -> Wire:
     return Wire()
+
+
+def _custody() -> Any:
+    """The town of tests/unit/custody: a directory, people, and custodians without HTTP."""
+    path = Path(__file__).parent.parent / "custody" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("careledger_node_town", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+CUSTODY = _custody()
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Any]:
+    town = CUSTODY.Town(tmp_path / "town", anchor_min_ms=2_000)
+    yield town
+    town.close()
+
+
+@pytest.fixture
+def make_case() -> Any:
+    return CUSTODY.Case
