@@ -424,3 +424,31 @@ def test_an_unenrolled_person_is_not_shown(town):
     keeper = town.keeper()
     assert keeper.custodian.people.subject(made.token) is None
     assert keeper.custodian.people.custodians(made.token) == []
+
+
+def test_a_manager_can_not_sign_as_a_guardian(town):
+    provider = town.organisations[2]
+    subject, keeper = town.subject(manager=provider), town.keeper()
+    keeper.keep(subject)
+    writer = msgspec.structs.replace(subject.writer, signer=provider.signer, role="guardian")
+    made = first_compartments(writer, categories=("results",), now_ms=town.clock(), rand=town.rand)
+    assert town.refused(keeper.events.keep([made.message], subject=subject.token)) == "wrong-signer"
+
+
+def test_nothing_of_a_committed_event_is_held_twice(case):
+    case.keeper.tell(case.subject, case.subject.revoke())
+    assert case.keeper.custodian.chains._uncommitted == {}
+
+
+def test_a_receipt_of_an_erased_body_is_not_to_be_had(case):
+    case.keeper.store.main.execute("UPDATE entries SET salt = NULL, body = NULL WHERE idx = 1")
+    assert case.town.refused(case.keeper.custodian.receipt_of(1)) == "not-found"
+
+
+@pytest.mark.parametrize("token", ["", "cl1\nx", "cl1" + "q" * 46, "\udc97"])
+def test_a_token_from_outside_is_never_repeated_in_a_refusal(case, token):
+    message = msgspec.structs.replace(case.subject.message, token=token)
+    assert case.town.refused(case.keeper.documents.keep(message)) == "unknown-identity"
+    assert case.town.refused(case.keeper.events.keep(case.subject.events, subject=token)) == "no-document"
+    with pytest.raises(NotFoundError):
+        case.keeper.documents.stored(token)
