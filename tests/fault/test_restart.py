@@ -14,7 +14,9 @@ import msgspec
 import pytest
 
 from careledger.client import KeyFolder, enrol_patient
+from careledger.custody import read_cosigned
 from careledger.errors import Error, MalformedError, NotPermittedError
+from careledger.tlog import parse_unverified_checkpoint
 from careledger.verify import verify_network_folder, verify_node_folder
 
 
@@ -115,6 +117,39 @@ def test_nodes_stopped_under_load_leave_folders_that_verify(played: Any) -> None
         assert len(report.nodes) == 4
         scene.restart(*scene.local.nodes)
     assert len(scene.run(scene.open(scene.told)).records) == 2
+
+
+def test_a_node_stopped_while_a_witness_hangs_publishes_what_the_others_have_cosigned(played: Any) -> None:
+    """Else its folder would look like a log that was rolled back: others vouch for more than it shows."""
+    scene = played
+    node, witness, hung = scene.local.nodes[1], scene.local.nodes[2], scene.local.nodes[3]
+    scene.run(scene.until_published())
+    origin = scene.network.nodes[node.token].log.name
+    scene.freeze(hung)
+
+    def published() -> int:
+        return parse_unverified_checkpoint((node.folder / "log" / "checkpoint").read_bytes()).size
+
+    async def cosigned_not_published() -> bool:
+        reader = scene.reader(scene.client())
+        request = await reader.request(scene.told.subject, scene.told.records, purpose="TREAT")
+        await scene.network.wire.post(node.url, "/v1/access", request.message(content=False))
+
+        async def ahead() -> bool:
+            known = read_cosigned(witness.folder / "witness.db", origin)
+            return known is not None and known[0] > published()
+
+        return bool(await scene.until(ahead, "a cosignature of what is not published yet"))
+
+    try:
+        assert scene.run(cosigned_not_published())
+        assert node.stop() == 0
+    finally:
+        scene.thaw(hung)
+    known = read_cosigned(witness.folder / "witness.db", origin)
+    assert known is not None and known[0] <= published()
+    verify_node_folder(node.folder, others=[witness.folder, hung.folder], network=scene.local.network)
+    scene.restart(node)
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["same-port", "other-port"])
