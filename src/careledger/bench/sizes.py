@@ -30,7 +30,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     at_large: int
     """Records stored in the large network."""
     large_submission: int
-    starts: int
+    compile: bool = True
+    """Whether networks are started with modules that an earlier start compiled."""
     nodes_large: int
     """Nodes of the network of `open_1_n16`."""
 
@@ -38,10 +39,10 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 FULL = Sizes(
     stored=1_000, many=100, opens=300, large_opens=20, readers=16, reader_processes=2, seconds=4.0, histories=6,
     visits=27, revocations=20, appended=100_000, verified=300_000, bodies=1_000, at_large=50_000, large_submission=200,
-    starts=3, nodes_large=16,
+    nodes_large=16,
 )  # fmt: skip
 QUICK = Sizes(
     rounds=1, stored=3, many=3, opens=3, large_opens=2, readers=2, reader_processes=2, seconds=0.1, histories=1,
-    visits=1, revocations=1, appended=600, verified=600, bodies=3, at_large=6, large_submission=6, starts=1,
+    visits=1, revocations=1, appended=600, verified=600, bodies=3, at_large=6, large_submission=6, compile=False,
     nodes_large=4,
 )  # fmt: skip

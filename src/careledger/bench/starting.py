@@ -32,8 +32,10 @@ class Starts:
         self._compiled = False
 
     async def round(self, folder: Path, sizes: Sizes) -> None:
-        environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
-        if not self._compiled:
+        environment: dict[str, str] = {}
+        if sizes.compile:
+            environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
+        if sizes.compile and not self._compiled:
             await self._start(folder / "first", environment)
             self._compiled = True
         took, cpu = await self._start(folder / "network", environment)
