@@ -7,9 +7,11 @@ fresh. What is accepted is done, and may be repeated.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import importlib.util
 import sys
 import tempfile
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import msgspec
 
 from careledger.access import SyncAnswer, SyncItem, encode_access_message
 from careledger.cli.organisations import MemberFile, NodePartFile, _parsed
+from careledger.cli.scan import Scanner, strings_of
 from careledger.client import decode_staff_pass, encode_staff_pass, network_file, parse_network_file
 from careledger.client.exchange import decoded, refusal
 from careledger.client.keys import KeyFolder
@@ -307,6 +310,12 @@ def key_folder(data: bytes) -> None:
     KeyFolder._read(place)
 
 
+def scan(data: bytes) -> None:
+    """A file of a node, looked through for strings: those that were planted are found, whatever stands around them."""
+    assert SCANNER.search_deep(data + PLANTED.encode() + data) == {0}
+    strings_of(data)
+
+
 def _settings() -> tuple[bytes, bytes, bytes]:
     place = PLACE / "node"
     create_node(place, url="https://node.example", host="127.0.0.1", port=8443, rand=TOWN.rand)
@@ -341,6 +350,8 @@ def _sync_seeds() -> list[bytes]:
     return [_encode(named), _encode(wanted)]
 
 
+PLANTED = "Planted Name, 12 Long Street"
+SCANNER = Scanner([PLANTED])
 SETTINGS, SECRETS, PART = _settings()
 MEMBER = msgspec.json.encode(
     {
@@ -378,6 +389,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "node_secrets": node_secrets,
     "node_part": node_part,
     "cli_member_part": member_part,
+    "cli_scan": scan,
     "client_network_file": clients_network_file,
     "client_staff_pass": staff_pass,
     "client_nodes_refusal": nodes_refusal,
@@ -430,6 +442,7 @@ SEEDS: dict[str, list[bytes]] = {
     "node_secrets": [SECRETS],
     "node_part": [PART],
     "cli_member_part": [MEMBER],
+    "cli_scan": [b'{"name": "Planted"}', zlib.compress(b"x" * 40), gzip.compress(b"{}", mtime=0)],
     "client_network_file": [network_file(TOWN.genesis, {TOWN.software[0].token: "http://127.0.0.1:1"})],
     "client_staff_pass": [
         encode_staff_pass(StaffPass(affiliation=CASE.affiliation, to=CASE.clinician.keyid, sealed=bytes(100)))

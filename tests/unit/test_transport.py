@@ -191,5 +191,5 @@ def test_a_certificate_nobody_vouches_for_is_unreachable() -> None:
         return await transport.get(url.replace("http:", "https:"), "/secret")
 
     with pytest.raises(UnavailableError):
-        server.ask(over_tls)
+        server.ask(over_tls, timeout_s=0.5)
     assert not any(b"secret" in request for request in server.requests)
