@@ -12,6 +12,7 @@ FUZZ_INPUTS ?= 1000000
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/python -m compileall -q src/careledger
 	touch $@
 
 .venv/dev: .venv/runtime requirements-dev.lock

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from careledger.bench import World
 from careledger.bench.world import now_ms
+from careledger.cli.session import run_loop
 from careledger.cli.story import Story
 from careledger.cli.tamper import flip_a_byte, sign_again
 from careledger.custody import read_cosigned, read_log_file
@@ -47,7 +48,7 @@ def run_demo(*, data: Path | None, nodes: int, folder: Path | None, check: bool,
     if folder is not None and any(folder.glob("node-*")):
         raise MalformedError("folder-in-use", f"{folder} holds a demo already; choose another folder or delete it")
     try:
-        return asyncio.run(_play(place, data=data, nodes=nodes, check=check, out=out, console=console))
+        return run_loop(_play(place, data=data, nodes=nodes, check=check, out=out, console=console))
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)

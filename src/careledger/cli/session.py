@@ -95,6 +95,15 @@ def record_id(text: str) -> bytes:
         ) from None
 
 
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine on uvloop where there is one, as the nodes do."""
+    try:
+        import uvloop  # noqa: PLC0415 - there is none on Windows
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
 def read_file_bytes(path: Path, what: str) -> bytes:
     """A whole file; raises NotFoundError `no-file` with what it should have been."""
     try:
@@ -157,4 +166,4 @@ class Session:
             finally:
                 await wire.close()
 
-        return asyncio.run(main())
+        return run_loop(main())
