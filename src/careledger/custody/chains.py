@@ -8,7 +8,7 @@ becomes what `fold_fork` says until a merge (DESIGN 5.3).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from careledger.consent import (
     EMPTY,
@@ -23,7 +23,7 @@ from careledger.consent import (
     read_event,
 )
 from careledger.custody.store import Row, Store
-from careledger.errors import ConflictError, NotPermittedError
+from careledger.errors import ConflictError, NotPermittedError, VerificationError
 from careledger.seal import Envelope, VerifyKey, decode, unb64
 
 __all__ = ["Chains"]
@@ -100,6 +100,15 @@ class Chains:
         events += [(event, message_id) for event, message_id, _ in self._uncommitted.get(subject, ())]
         return (events[0][0].subject if events else ""), events
 
+    def _newest_rank_before(self, subject: int, seq: int, rank: Callable[[str], int]) -> int:
+        """Of the events with the largest number below `seq`: they can't be signed with older keys than those before."""
+        rows = self._store.reading.execute(
+            "SELECT event FROM consent WHERE subject = ? AND seq = "
+            "(SELECT max(seq) FROM consent WHERE subject = ? AND seq < ?)",
+            (subject, subject, seq),
+        )
+        return max((_rank_of(decode_event_message(event), rank) for (event,) in rows), default=0)
+
     def _fold_all(self, subject: int) -> ConsentState:
         """The signatures were checked when the events were kept; here only their order counts."""
         name, events = self._events(subject)
@@ -113,17 +122,25 @@ class Chains:
         *,
         keys: Mapping[str, VerifyKey],
         entry: int,
+        rank: Callable[[str], int] | None = None,
     ) -> tuple[int, str, list[Row]]:
         """Check one event and fold it in; returns (its number, its hex message id, what to store: nothing if known).
 
         `keys` are those of the subject and its manager alone. `entry` is the log index it will have if it is new.
-        Raises what `consent.read_event` and `fold` raise; NotPermittedError `wrong-signer`.
+        `rank` (of a keyid) where superseded keys count: an older key can't follow what a newer one has signed, or a
+        stolen one could go on with the chain by way of a dishonest peer.
+        Raises what `consent.read_event` and `fold` raise; NotPermittedError `wrong-signer`; VerificationError
+        `superseded-key`.
         """
         event, message_id = read_event(message, network=self._network, subject=token, keys=keys)
         if event.role == "guardian":
             raise NotPermittedError("wrong-signer", "this subject has no guardian who may sign its consent")
         if self.known(subject, message_id) is not None:
             return event.seq, message_id, []
+        if rank is not None and self._newest_rank_before(subject, event.seq, rank) > _rank_of(message, rank):
+            raise VerificationError(
+                "superseded-key", f"event {event.seq} is signed with an older key than the event before it"
+            )
         state = self.state(subject)
         if event.seq > EVENTS_MAX:
             raise ConflictError("too-many-events", f"a chain has at most {EVENTS_MAX} events")
@@ -142,3 +159,8 @@ class Chains:
             (subject, event.seq, bytes.fromhex(message_id), stored, entry),
         )
         return event.seq, message_id, [row]
+
+
+def _rank_of(message: EventMessage, rank: Callable[[str], int]) -> int:
+    envelope = decode(message.envelope, Envelope, size_max=1 << 20)
+    return max(rank(signature.keyid) for signature in envelope.signatures)

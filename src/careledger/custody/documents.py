@@ -7,6 +7,7 @@ its place in the chain. So it doesn't matter who brings them, and peers hand the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -203,8 +204,12 @@ class _EventsJob:
 
     def plan(self, batch: Batch) -> Plan:
         custodian = self._custodian
-        manager = custodian.people.manager(self._subject)
-        keys = custodian.keyring.of(self._subject, manager, superseded=self._via is not None)
+        signers = [self._subject, custodian.people.manager(self._subject)]
+        rank = None
+        if self._via is not None:
+            signers += [manager for _, manager in custodian.directory.claims(self._subject)]
+            rank = partial(custodian.keyring.rank, subject=self._subject)
+        keys = custodian.keyring.of(*signers, superseded=self._via is not None)
         number = custodian.people.subject(self._subject)
         assert number is not None, "who has a document here is a subject here"
         plan = Plan()
@@ -214,7 +219,9 @@ class _EventsJob:
             for message in self._messages:
                 index = batch.index + len(plan.entries)
                 state = custodian.chains.state(number)
-                _, message_id, kept = custodian.chains.take(number, self._subject, message, keys=keys, entry=index)
+                _, message_id, kept = custodian.chains.take(
+                    number, self._subject, message, keys=keys, entry=index, rank=rank
+                )
                 if not kept:
                     known = custodian.chains.known(number, message_id)
                     assert known is not None

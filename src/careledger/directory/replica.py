@@ -111,6 +111,16 @@ class Directory:
         lists = self._state.keys.get(token)
         return lists[-1].sequence if lists else None
 
+    def keys_from(self, token: Token, sequence: int) -> int | None:
+        """The operation since which the keys in force after operation `sequence` hold; None when it is not known."""
+        lists = [entry.sequence for entry in self._state.keys.get(token, ()) if entry.sequence <= sequence]
+        return lists[-1] if lists else None
+
+    def claims(self, token: Token) -> list[tuple[int, Token]]:
+        """(operation, provider) of every claim: until then that provider says it was the identity's manager."""
+        lists = self._state.keys.get(token, ())
+        return [(entry.sequence, entry.claim) for entry in lists if entry.claim is not None]
+
     def claimed_from(self, token: Token, since: int) -> Token | None:
         """The provider that a claim names, when the one rotation after operation `since` was a claim; else None.
 

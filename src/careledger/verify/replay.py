@@ -158,6 +158,9 @@ class Replay:
             allowed = {subject, *signers}
         else:
             allowed = {subject} if manager is None else {subject, manager}
+        if _via(entry) is not None:
+            # A peer hands on what a manager signed before the claim that ended its part.
+            allowed |= {former for _, former in directory.claims(subject)}
         keys = self._history.keys(entry.directory_height, entry.received, *allowed, superseded=_via(entry) is not None)
         message = EventMessage(envelope=encode(envelope), boxes=[])
         event, message_id = read_event_view(message, network=entry.network, subject=subject, keys=keys)

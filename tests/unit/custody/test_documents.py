@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from careledger.access import DocumentMessage, verify_receipt
-from careledger.consent import EventMessage, first_compartments, make_merge, make_revocation
+from careledger.consent import EventMessage, first_compartments, make_grant, make_merge, make_revocation
 from careledger.custody.documents import EVENTS_AT_ONCE_MAX
 from careledger.errors import ConflictError, NotFoundError
 from careledger.identity import (
@@ -452,3 +452,128 @@ def test_a_token_from_outside_is_never_repeated_in_a_refusal(case, token):
     assert case.town.refused(case.keeper.events.keep(case.subject.events, subject=token)) == "no-document"
     with pytest.raises(NotFoundError):
         case.keeper.documents.stored(token)
+
+
+class TestSupersededKeysFromPeers:
+    """A thief of a device with one dishonest custodian (trust row 7): after the rotation the old key grants nothing."""
+
+    def stolen(self, case):
+        """The subject as the thief has it, while the subject itself rotates and rekeys with its kit."""
+        thief = type(case.subject)(case.town, _Made(case.subject))
+        thief.state, thief.names, thief.seeds = case.subject.state, case.subject.names, dict(case.subject.seeds)
+        changed(case.town, case.subject, kit=True)
+        case.town.run(case.keeper.documents.keep(case.subject.message))
+        case.keeper.tell(case.subject, case.subject.rekey("results", "visits", "private"))
+        return thief
+
+    def bring(self, case, *events):
+        return case.keeper.events.keep(events, subject=case.subject.token, via=case.town.software[2].token)
+
+    def test_an_old_key_can_not_follow_what_a_newer_one_signed(self, case):
+        records = case.treated()
+        thief = self.stolen(case)
+        thief.state = case.subject.state
+        grant = thief.grant(case.town.organisations[2], "inbox", keep=False, rights=("contribute",))
+        assert case.town.refused(self.bring(case, grant)) == "superseded-key"
+        number = case.keeper.custodian.people.subject(case.subject.token)
+        assert case.keeper.custodian.chains.state(number).head == case.subject.state.head
+        reader, affiliation = case.town.clinician(2)
+        asked = case.town.ask(reader, case.subject, records, for_=case.town.organisations[2], affiliation=affiliation)
+        assert case.keeper.ask(asked).denied == "no-grant"
+
+    def test_an_old_key_beside_a_newer_one_only_restricts_and_nothing_follows_it(self, case):
+        records = case.treated()
+        thief = self.stolen(case)
+        first = thief.grant(case.town.organisations[2])
+        case.town.run(self.bring(case, first))
+        number = case.keeper.custodian.people.subject(case.subject.token)
+        assert case.keeper.custodian.chains.state(number).forked
+        reader, affiliation = case.town.clinician(2)
+        asked = case.town.ask(reader, case.subject, records, for_=case.town.organisations[2], affiliation=affiliation)
+        assert case.keeper.ask(asked).denied == "no-grant"
+        second = thief.grant(case.town.organisations[2], keep=False)
+        assert case.town.refused(self.bring(case, second)) == "superseded-key"
+
+    def test_a_node_that_was_down_still_gets_all_of_a_chain_with_a_rotation_in_it(self, case):
+        changed(case.town, case.subject, kit=True)
+        case.subject.rekey("results")
+        changed(case.town, case.subject, services=["https://new.example"])
+        case.subject.grant(case.town.organisations[2])
+        case.town.run(case.keeper.documents.keep(case.subject.message))
+        for event in case.subject.events:
+            case.town.run(self.bring(case, event))
+        number = case.keeper.custodian.people.subject(case.subject.token)
+        assert case.keeper.custodian.chains.state(number).head == case.subject.state.head
+
+    def test_a_keyid_from_before_an_update_of_the_same_keys_is_no_older_key(self, case):
+        before = case.subject.sequence
+        changed(case.town, case.subject, services=["https://new.example"])
+        case.town.run(case.keeper.documents.keep(case.subject.message))
+        case.keeper.tell(case.subject, case.subject.grant(case.town.organisations[2]))
+        case.subject.sequence = before
+        late = case.subject.grant(case.town.organisations[3])
+        case.town.run(self.bring(case, late))
+
+
+class _Made:
+    """What a device of a person holds, as Person takes it."""
+
+    def __init__(self, person):
+        self.token, self.document, self.salt = person.token, person.document, person.salt
+        self.envelope = person.inception
+        self.secrets = _Secrets(person)
+
+
+class _Secrets:
+    def __init__(self, person):
+        self.device, self.root, self.reading_seed = person.device, bytes(32), None
+
+
+def test_after_a_claim_a_node_that_was_down_gets_what_the_manager_signed_and_nothing_newer_of_it(town):
+    provider = town.organisations[2]
+    subject, keeper, peer = town.subject(manager=provider), town.keeper(), town.software[2].token
+    manager = msgspec.structs.replace(subject.writer, signer=provider.signer, role="manager")
+    made = first_compartments(manager, categories=("results",), now_ms=town.clock(), rand=town.rand)
+    subject.names, subject.seeds = made.names, dict(made.seeds)
+    subject._take(made.message)
+    state = town.directory.identity(subject.token)
+    rotation = build_rotate(
+        network=town.network,
+        token=subject.token,
+        state=state,
+        root=subject.root,
+        new_root=town.rand(32),
+        device=renewed_secrets(subject.device, sequence=1, rand=town.rand),
+        document=msgspec.structs.replace(decode(subject.document, Document), manager=msgspec.UNSET),
+        rand=town.rand,
+        claim=provider.token,
+    )
+    town.order(countersign_claim(rotation.envelope, manager=provider.token, signer=provider.signer))
+    subject.device, subject.document, subject.salt = rotation.secrets.device, rotation.document, rotation.salt
+    subject.sequence = 1
+    rekeyed = subject.rekey("results")
+    town.run(keeper.documents.keep(subject.message))
+    keep = keeper.events.keep
+    assert town.refused(keep([made.message], subject=subject.token)) == "unknown-key"
+    for event in (made.message, rekeyed):
+        town.run(keep([event], subject=subject.token, via=peer))
+    number = keeper.custodian.people.subject(subject.token)
+    assert keeper.custodian.chains.state(number).head == subject.state.head
+    # A manager can't go on after the claim, whoever brings it.
+    grant = make_grant(
+        msgspec.structs.replace(subject.writer, signer=provider.signer, role="manager"),
+        subject.state,
+        grantee=provider.token,
+        to=provider.recipient,
+        rights=["contribute"],
+        purposes=["TREAT"],
+        expires=town.clock() + 1000,
+        compartments=[subject.compartment("results")],
+        names=subject.names,
+        policy="https://careledger.example/policy/1",
+        text_hash="00" * 32,
+        text_language="en",
+        now_ms=town.clock(),
+        rand=town.rand,
+    )
+    assert town.refused(keep([grant], subject=subject.token, via=peer)) == "superseded-key"
