@@ -93,6 +93,12 @@ def test_names_need_no_entry_and_items_have_one_before_they_leave(case, behind, 
     assert case.town.refused(case.keeper.exchange.serve(ask)) == "disk-full"
 
 
+def test_where_nothing_is_handed_out_nothing_is_logged(case):
+    size = case.keeper.size
+    answer = case.town.run(case.keeper.exchange.serve(asked(case.town, 1, 0, wanted=[10_000])))
+    assert (answer.items, case.keeper.size) == ([], size)
+
+
 def test_only_a_members_node_may_sync(case):
     stranger = case.town.person()
     ask = asked(case.town, 1, 0, node=stranger.token, signer=stranger.signer)
