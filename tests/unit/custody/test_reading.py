@@ -192,6 +192,12 @@ def test_a_head_shows_number_and_head_alone(case):
     assert (answer.seq, answer.head) == (2, case.subject.state.head)
 
 
+def test_a_head_shows_a_grantee_no_events(case):
+    read = case.town.read_consent(case.clinician, case.subject, "head", for_=case.clinic, affiliation=case.affiliation)
+    answer = case.keeper.reading.consent(read)
+    assert (answer.events, answer.keys, answer.seq) == ([], [], 2)
+
+
 @pytest.mark.parametrize("view", ["consent", "audit"])
 def test_a_signed_read_is_proven_fresh_and_new(case, view):
     town, other = case.town, case.town.person()
