@@ -492,6 +492,16 @@ def test_a_managed_patients_half_is_released_to_its_manager_alone(town, make_cas
     assert keeper.ask(asked).sealed == b""
 
 
+def test_a_managed_patient_without_a_half_here_is_listed_all_the_same(town, make_case):
+    case = make_case(town)
+    provider = town.organisations[2]
+    subject = town.subject(manager=provider)
+    subject.begin()
+    case.keeper.keep(subject)
+    answer = case.keeper.ask(town.ask(provider, subject, basis="managed"))
+    assert (answer.denied, answer.sealed) == (None, b"")
+
+
 def test_a_managers_half_of_another_custodian_does_not_open_here(town, make_case):
     case = make_case(town)
     provider, keeper = town.organisations[2], case.keeper
