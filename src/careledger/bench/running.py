@@ -163,7 +163,7 @@ class _Run:
 
 
 def _freeze() -> None:
-    """What every long-running process of ours does after its start (hotpath.md 10)."""
+    """What every long-running process of ours does after its start."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from careledger.bench import World
@@ -62,7 +63,7 @@ async def _play(folder: Path, *, data: Path | None, nodes: int, check: bool, out
         seconds = {"start": time.perf_counter() - started}
         console.print(f"[bold]1[/] {nodes} nodes of {nodes} organisations are up ({seconds['start']:.1f} s)")
         async with World(local) as world:
-            story = Story(local, world, say=console.print)
+            story = Story(local, world)
             story.seconds |= seconds
             await _tell(story, _readings(data, console), console)
             facts = _facts(story, nodes)
@@ -100,7 +101,7 @@ def _readings(data: Path | None, console: Console) -> list[tuple[str, FileReadin
     readings = []
     for outcome in read_folder(list(sources), chunks, options=ReadOptions()):
         if outcome.refused is not None:
-            console.print(f"careledger: {outcome.file}: {outcome.refused}")
+            console.print(f"careledger: {escape(f'{outcome.file}: {outcome.refused}')}")
         elif outcome.reading is not None:
             readings.append((outcome.file, outcome.reading))
     if not readings:
@@ -161,10 +162,10 @@ def _tamper(story: Story, facts: dict[str, object], folder: Path, console: Conso
     verify = _verifier(story.local)
     flipped = flip_a_byte(story.local, folder / "tampered", rand=os.urandom, verify=verify)
     facts |= {"tamper_detected": flipped.detected, "tamper_index": flipped.index}
-    console.print(f"[bold]9[/] one byte of a log flipped: {flipped.line}")
+    console.print(f"[bold]9[/] one byte of a log flipped: {escape(flipped.line)}")
     resigned = sign_again(story.local, folder / "tampered", rand=os.urandom, verify=verify)
     facts["resigned_detected"] = resigned.detected
-    console.print(f"[bold]10[/] an operator rewrites an entry and signs again: {resigned.line}")
+    console.print(f"[bold]10[/] an operator rewrites an entry and signs again: {escape(resigned.line)}")
     facts["seconds"] = {name: round(value, 3) for name, value in story.seconds.items()}
 
 

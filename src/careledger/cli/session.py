@@ -54,7 +54,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 KEYS = Path("keys")
 NETWORK = Path("network.json")
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+"""Without markup: a reason code in brackets is to be read, not to be taken for a style."""
 
 
 def now_ms() -> int:

@@ -19,9 +19,8 @@ from careledger.errors import NotPermittedError
 from careledger.fhir import FileReading
 from careledger.node import LocalNetwork
 
-__all__ = ["Say", "Story"]
+__all__ = ["Story"]
 
-Say = Callable[[str], None]
 _PATIENTS_AT_ONCE = 2
 _OPENED_AT_ONCE = 100
 _AUDIT_TRIES = 8
@@ -49,10 +48,9 @@ class Chart:
 class Story:
     """Plays the steps in order; call them one after the other."""
 
-    def __init__(self, local: LocalNetwork, world: World, *, say: Say) -> None:
+    def __init__(self, local: LocalNetwork, world: World) -> None:
         self.local = local
         self.world = world
-        self.say = say
         self.charts: list[Chart] = []
         self.facts: dict[str, object] = {}
         self.seconds: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """Asking custodians: as few as are needed, in turn, and the others as soon as one is slow or wrong.
 
 A read needs t of n answers. Asking exactly t costs least; which t rotates, so that load and knowledge spread. The rest
-is asked when an answer is bad, or when about three times the usual time has passed (hotpath.md, shape 6). A node that
+is asked when an answer is bad, or when about three times the usual time has passed (docs/spec/client.md). A node that
 could not be reached is asked last for a while.
 """
 

@@ -101,7 +101,7 @@ class Opening:
 
     def _ask_again_for_content(self) -> None:
         """Shares are here, the content isn't: its node failed, sent none, or is slow. Repeat the same message to
-        another (hotpath.md, shape 7)."""
+        another."""
         if self._asked_for_content & self.race.running and (self._asked_twice or not self.race.hedged):
             return
         self._asked_twice = self.race.hedged

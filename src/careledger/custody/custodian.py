@@ -29,7 +29,6 @@ from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, Verifier, format_pro
 __all__ = ["Custodian", "View"]
 
 Rand = Callable[[int], bytes]
-SALT_BYTES = 32
 
 
 class View:

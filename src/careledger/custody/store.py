@@ -114,7 +114,7 @@ class Store:
 
     @staticmethod
     def _grow(connection: sqlite3.Connection) -> None:
-        """Grow the WAL once: a sync of a file that does not grow is two to three times cheaper (hotpath.md 9)."""
+        """Grow the WAL once: a sync of a file that does not grow is about twice as cheap."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("CREATE TABLE _grow(x)")
