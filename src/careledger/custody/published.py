@@ -57,13 +57,13 @@ class LogFiles:
         self._verifier = verifier
         folder.mkdir(parents=True, exist_ok=True)
         self._superfluous: list[Path] = []
-        self._reload()
+        self._reload(store.log_state()[0])
 
-    def _reload(self) -> None:
+    def _reload(self, size: int) -> None:
+        """Begin anew from the published files, with the store's entries up to `size` added."""
         self._reader: TileReader | None = None
         self.tail = self._restore()
         self._waiting: list[bytes] = []
-        size, _ = self._store.log_state()
         for leaves in self._stored(self.tail.size, size):
             self.add(leaves)
 
@@ -111,6 +111,7 @@ class LogFiles:
 
         Raises OSError (disk full); what was added is read from the store again, and a repeated call goes on.
         """
+        added = self.size
         try:
             while self._waiting:
                 batch = self._waiting[:_CHUNK]
@@ -121,7 +122,8 @@ class LogFiles:
                         self._superfluous.append(self.folder / f"{path}.p")
                 del self._waiting[: len(batch)]
         except OSError:
-            self._reload()
+            # Not up to what the store has by now: a commit may be under way whose leaves are still to be added.
+            self._reload(added)
             raise
         return self.tail.size, self.tail.root() if self.tail.size else EMPTY_ROOT
 

@@ -127,6 +127,27 @@ def test_a_full_disk_interrupts_the_writing_and_a_repeated_call_goes_on(case, mo
     assert verified(case.keeper).size == case.keeper.size
 
 
+def test_a_full_disk_while_a_commit_is_under_way_counts_no_entry_twice(case, monkeypatch):
+    """The writer's thread has committed and its leaves are still to come when the files are begun again."""
+    case.treated()
+    late = []
+    monkeypatch.setattr(case.keeper.custodian.writer, "_committed", late.append)
+    case.keeper.ask(case.ask())
+    monkeypatch.undo()
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="space"):
+        disk.setattr(case.keeper.files, "_replace", full)
+        case.keeper.files.write()
+    for leaves in late:
+        case.keeper.files.add(leaves)
+    assert case.keeper.files.size == case.keeper.size
+    case.keeper.publish()
+    assert verified(case.keeper).size == case.keeper.size
+
+
 def test_a_receipt_of_an_old_entry_is_proven_without_a_published_checkpoint(case):
     receipt = case.town.run(case.keeper.custodian.receipt_of(1))
     body = verify_receipt(
