@@ -103,8 +103,8 @@ def test_a_node_killed_while_its_disk_is_full_comes_back_with_everything_it_ackn
     scene = new_scene()
     full = scene.local.nodes[1]
     chart = scene.run(scene.chart(1))
-    size = scene.store(full).execute("SELECT size FROM log").fetchone()[0]
     resource.prlimit(full.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    size = scene.store(full).execute("SELECT size FROM log").fetchone()[0]
 
     async def knock() -> None:
         reader = scene.reader(scene.client())
