@@ -153,6 +153,7 @@ def test_on_a_small_file_system_filled_to_the_last_byte(small_disk: Path, new_sc
         os.close(handle)
 
     async def story() -> None:
+        await scene.until_published([full])
         # The write-ahead log was grown beforehand: write until its room is used up.
         fill()
         reader = scene.reader(scene.client())

@@ -1,7 +1,8 @@
 """What is measured on: a network of node processes, a writing and a reading organisation, people to write about.
 
-Nodes are what an operator runs; the client side is the client package with keys in memory. Nothing is switched off:
-syncs, receipts, witnesses, anchors, sync between custodians and metrics are as in use.
+Nodes are what an operator runs, with the default parameters but for the number of requests; the client side is the
+client package with keys in memory. Nothing is switched off: syncs, receipts, witnesses, anchors, sync between
+custodians and metrics are as in use.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import TracebackType
 from careledger.bench.machine import cpu_s
 from careledger.bench.world import YEAR_MS, Clinician, World, now_ms
 from careledger.client import Patient, encode_staff_pass, network_file
+from careledger.directory import default_parameters
 from careledger.fhir import Counts, FileReading, RecordDraft, Report
 from careledger.node import LocalNetwork
 from careledger.seal import b64
@@ -71,7 +73,9 @@ class Stage:
     async def begin(cls, folder: Path, *, nodes: int = 4, environment: Mapping[str, str] | None = None) -> Stage:
         """Found and start the network, and enrol one author (of the first organisation) and one reader (of the
         second)."""
-        local = LocalNetwork.found(folder, count=nodes, now_ms=now_ms())
+        local = LocalNetwork.found(
+            folder, count=nodes, now_ms=now_ms(), parameters={"anchor_min_ms": default_parameters()["anchor_min_ms"]}
+        )
         for node in local.nodes:
             node.start(environment=environment)
         try:

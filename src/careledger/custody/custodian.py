@@ -91,6 +91,9 @@ class Custodian:
         self._parameters: dict[str, int] = {}
         self._parameters_at = -1
         self._news = asyncio.Event()
+        self.grown = asyncio.Event()
+        """Set when there may be entries to publish; cleared by who publishes them."""
+        self.grown.set()
         self._nonces: OrderedDict[str, int] = OrderedDict()
         self._forgetters: list[Callable[[], None]] = [self.people.forget, self.chains.forget]
         self._settlers: list[Callable[[], None]] = [self.people.settle, self.chains.settle]
@@ -111,6 +114,7 @@ class Custodian:
             settle()
         if leaves:
             self.files.add(leaves)
+            self.grown.set()
 
     def _read_published(self) -> tuple[int, bytes]:
         """What is published now; nothing when the file is missing or damaged: then it is published again."""

@@ -30,8 +30,10 @@ from careledger.transport import Transport
 
 __all__ = ["Background"]
 
-COSIGN_EVERY_S = 0.4
-"""Cosignatures are asked for within 1 s of an entry (DESIGN 5.5)."""
+COSIGN_EVERY_S = 0.8
+"""Under constant load. Cosignatures are asked for within 1 s of an entry (DESIGN 5.5)."""
+GATHER_S = 0.1
+"""How long the first entry after a quiet time waits for others before it is published."""
 SYNC_EVERY_S = 1.0
 HURRY_S = 10.0
 ROLLBACK_WAIT_S = 5.0
@@ -94,7 +96,7 @@ class Background:
         """All duties until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_rollback())
-            group.create_task(self._every(COSIGN_EVERY_S, "publish", self.publish))
+            group.create_task(self._every(COSIGN_EVERY_S, "publish", self._publish_what_came))
             group.create_task(self._keep_in_sync())
             group.create_task(self._every(0.5, "anchor", self.anchor))
 
@@ -187,6 +189,16 @@ class Background:
         witnesses = self._standing.directory.witnesses().get(peer.member, [])
         return next((verifier for verifier in witnesses if verifier.name.endswith(peer.token)), None)
 
+    async def _publish_what_came(self) -> None:
+        """Publish now or when the next entry comes, but wait no longer than a round for it: a peer may be missing."""
+        try:
+            async with asyncio.timeout(COSIGN_EVERY_S):
+                await self._custodian.grown.wait()
+            await asyncio.sleep(GATHER_S)
+        except TimeoutError:
+            pass
+        await self.publish()
+
     async def publish(self) -> None:
         """Write what was committed since, have it cosigned by the other members' nodes, and publish the checkpoint."""
         async with self._publishing:
@@ -197,6 +209,7 @@ class Background:
         self._standing_metrics()
         if self._standing.rollback in ("pending", "rolled-back"):
             return
+        custodian.grown.clear()
         if custodian.files.size == custodian.published[0] and len(self._standing.cosigned_by) >= len(self.peers()):
             return
         size, root = custodian.files.write()

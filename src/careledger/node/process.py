@@ -121,6 +121,7 @@ async def _serve(folder: NodeFolder) -> None:
             http="httptools",
             lifespan="off",
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=512,
