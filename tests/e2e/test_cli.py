@@ -185,9 +185,14 @@ def test_the_whole_story_through_the_command_line(village: Village) -> None:
     # Import, twice
     first = shell.ok("import", chart, "--keys", "pat")
     assert re.search(r"\d+ records", first.out)
+    assert "free text, scans, images and local codes are in ordinary compartments" in first.out
     second = shell.ok("import", chart, "--keys", "pat")
     assert "already kept" in second.out
     assert "Nothing to do." in second.out
+    assert "free text" not in second.out
+    misspelt = shell("import", chart, "--default-compartment", "mentals", "--keys", "pat")
+    assert misspelt.code == 2
+    assert "mental, sexual" in misspelt.err.replace("\n", " ")
 
     # Refused, granted, opened
     shell.refused("no-grant", "list", patient["token"], *clinician)

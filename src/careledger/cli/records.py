@@ -23,14 +23,19 @@ from careledger.cli.session import (
     record_id,
     say,
 )
-from careledger.client import Author, LoggedAccess, Owner, Patient, Reader, audit, export_record, write_export
+from careledger.client import Author, Imported, LoggedAccess, Owner, Patient, Reader, audit, export_record, write_export
 from careledger.client import Progress as ImportProgress
 from careledger.errors import Error
-from careledger.fhir import ReadOptions, export_bundle, read_folder
+from careledger.fhir import CATEGORIES, FileReading, ReadOptions, export_bundle, read_folder
 
 __all__ = ["register"]
 
 _CHUNK = 1 << 20
+_FAILS_OPEN = (
+    "Sensitive content was recognised by security labels, listed codes and words only: free text, scans, images and "
+    "local codes are in ordinary compartments. For a source known to be sensitive, use --default-compartment."
+)
+"""Said with every import of a file that has no default compartment (docs/spec/fhir.md)."""
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -53,6 +58,9 @@ def import_files(
     keep_invalid: Annotated[bool, typer.Option(help="Keep entries with structural errors, with a warning.")] = False,
     skip_too_large: Annotated[bool, typer.Option(help="Leave out what is larger than a record may be.")] = False,
     as_document: Annotated[bool, typer.Option(help="Attach C-CDA files whole.")] = False,
+    default_compartment: Annotated[
+        str | None, typer.Option(help="For a source known to be sensitive: where everything ordinary goes.")
+    ] = None,
     other_person: Annotated[
         bool, typer.Option(help="The file is about the subject although it names another.")
     ] = False,
@@ -62,8 +70,16 @@ def import_files(
     as_json: JsonOption = False,
 ) -> None:
     """Seal FHIR files as records of a person and hand them to all its custodians. Repeating it changes nothing."""
+    names = [category.id for category in CATEGORIES]
+    if default_compartment is not None and default_compartment not in names:
+        raise typer.BadParameter(f"there is no compartment {', '.join(names)}")
     sources = _files(files)
-    options = ReadOptions(keep_invalid=keep_invalid, skip_too_large=skip_too_large, as_document=as_document)
+    options = ReadOptions(
+        keep_invalid=keep_invalid,
+        skip_too_large=skip_too_large,
+        as_document=as_document,
+        default_compartment=default_compartment or "",
+    )
 
     async def work(session: Session) -> int:
         author, about = await _author(session, subject)
@@ -76,18 +92,13 @@ def import_files(
                 if outcome.refused is not None:
                     console.print(f"careledger: {outcome.file}: {outcome.refused}", soft_wrap=True)
                 continue
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Progress(*columns, console=console, transient=True, disable=as_json) as progress:
-                task = progress.add_task(Path(outcome.file).name, total=len(outcome.reading.records))
-                try:
-                    done = await author.import_reading(
-                        about, outcome.reading, on_progress=_shown_by(progress, task), confirmed=other_person
-                    )
-                except Error as refused:
-                    failed = True
-                    results.append({"file": outcome.file, "refused": refused.code})
-                    console.print(f"careledger: {outcome.file}: {refused}", soft_wrap=True)
-                    continue
+            try:
+                done = await _handed_over(author, about, outcome.reading, quiet=as_json, confirmed=other_person)
+            except Error as refused:
+                failed = True
+                results.append({"file": outcome.file, "refused": refused.code})
+                console.print(f"careledger: {outcome.file}: {refused}", soft_wrap=True)
+                continue
             report = outcome.reading.report
             for row in report.rows:
                 where = f"entry {row.entry} " if row.entry else ""
@@ -107,10 +118,20 @@ def import_files(
             if not as_json:
                 _say_imported(outcome.file, done.resources, done.records, done.safe, done.already)
         if as_json:
-            say(True, {"files": results}, "")
+            say(True, {"files": results, "fails_open": default_compartment is None}, "")
+        elif default_compartment is None and any(one.get("records") for one in results):
+            print(_FAILS_OPEN)
         return 1 if failed else 0
 
     raise typer.Exit(Session.run(network, work, keys=keys, staff_pass=staff_pass))
+
+
+async def _handed_over(author: Author, about: str, reading: FileReading, *, quiet: bool, confirmed: bool) -> Imported:
+    """Seal and send what one file holds, with a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(Path(reading.report.file).name, total=len(reading.records))
+        return await author.import_reading(about, reading, on_progress=_shown_by(progress, task), confirmed=confirmed)
 
 
 def _shown_by(bar: Progress, task: TaskID) -> Callable[[ImportProgress], None]:
