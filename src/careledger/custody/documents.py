@@ -208,7 +208,7 @@ class _EventsJob:
         rank = None
         if self._via is not None:
             signers += [manager for _, manager in custodian.directory.claims(self._subject)]
-            rank = partial(custodian.keyring.rank, subject=self._subject)
+            rank = partial(custodian.directory.signing_rank, subject=self._subject)
         keys = custodian.keyring.of(*signers, superseded=self._via is not None)
         number = custodian.people.subject(self._subject)
         assert number is not None, "who has a document here is a subject here"

@@ -59,18 +59,6 @@ class Keyring:
                 )
         return held[0]
 
-    def rank(self, key_id: str, *, subject: str) -> int:
-        """How new a key is among those that may ever have signed the subject's consent: the operation since which it
-        holds; of a former manager the last one before the claim that ended its part.
-
-        Raises MalformedError `bad-keyid`.
-        """
-        token, sequence = parse_keyid(key_id)
-        if token == subject:
-            return self._directory.keys_from(token, sequence) or 0
-        ends = [at for at, manager in self._directory.claims(subject) if manager == token]
-        return max(ends) - 1 if ends else self._directory.keys_since(subject) or 0
-
     def sealing_key(self, token: str) -> tuple[str, SealingPublicKey]:
         """The identity's current keyid and X-Wing key. Raises NotPermittedError `unknown-identity`."""
         keys, state = self._directory.current_keys(token), self._directory.identity(token)

@@ -22,7 +22,7 @@ from careledger.directory.values import (
     ProposalState,
 )
 from careledger.identity import IdentityState, Token
-from careledger.seal import Key, encode, unb64
+from careledger.seal import Key, encode, parse_keyid, unb64
 from careledger.tlog import Verifier
 
 __all__ = ["Directory"]
@@ -120,6 +120,18 @@ class Directory:
         """(operation, provider) of every claim: until then that provider says it was the identity's manager."""
         lists = self._state.keys.get(token, ())
         return [(entry.sequence, entry.claim) for entry in lists if entry.claim is not None]
+
+    def signing_rank(self, key_id: str, *, subject: Token) -> int:
+        """How new a key is among those that may ever have signed the subject's consent: the operation since which it
+        holds; of a former manager the last one before the claim that ended its part.
+
+        Raises MalformedError `bad-keyid`.
+        """
+        token, sequence = parse_keyid(key_id)
+        if token == subject:
+            return self.keys_from(token, sequence) or 0
+        ends = [at for at, manager in self.claims(subject) if manager == token]
+        return max(ends) - 1 if ends else self.keys_since(subject) or 0
 
     def claimed_from(self, token: Token, since: int) -> Token | None:
         """The provider that a claim names, when the one rotation after operation `since` was a claim; else None.

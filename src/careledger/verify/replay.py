@@ -52,6 +52,8 @@ class Replay:
         self._documents_source = documents
         self._states: dict[str, ConsentState] = {}
         self._events: dict[str, list[tuple[ConsentEvent, str]]] = {}
+        self._signers: dict[str, list[tuple[int, list[str]]]] = {}
+        """Of every consent event its number and the keyids that signed it."""
         self._documents: dict[str, dict[int, str]] = {}
         self._records: dict[str, dict[str, Manifest]] = {}
         self._affiliations: dict[str, Affiliation] = {}
@@ -167,6 +169,7 @@ class Replay:
         if event.role == "guardian" or entry.decision != "accept":
             raise VerificationError("wrong-decision", "a consent event is entered that no custodian takes")
         self.signatures += 1
+        self._check_rank(entry, event, [one.keyid for one in envelope.signatures], directory)
         events = self._events.setdefault(subject, [])
         events.append((event, message_id))
         try:
@@ -175,6 +178,20 @@ class Replay:
             if problem.code == "bad-sequence" and event.seq > before.seq + 1:
                 raise
             self._states[subject] = fold_fork(subject, events)
+
+    def _check_rank(self, entry: EntryBody, event: ConsentEvent, keyids: list[str], directory: Directory) -> None:
+        """What a peer handed on isn't signed with an older key than the events before it (docs/spec/consent.md)."""
+        signed = self._signers.setdefault(event.subject, [])
+
+        def rank(names: list[str]) -> int:
+            return max(directory.signing_rank(name, subject=event.subject) for name in names)
+
+        before = max((seq for seq, _ in signed if seq < event.seq), default=0)
+        if _via(entry) is not None and any(rank(names) > rank(keyids) for seq, names in signed if seq == before):
+            raise VerificationError(
+                "superseded-key", f"consent event {event.seq} is signed with an older key than the event before it"
+            )
+        signed.append((event.seq, keyids))
 
     def _submission(self, index: int, entry: EntryBody) -> None:
         subject = _subject(index, entry)

@@ -259,6 +259,8 @@ class Story:
     """An identity that was deactivated."""
     doctor: tuple[str, bytes]
     """keyid and signing seed of a reader that the export knows."""
+    patient_keys: list[tuple[str, bytes]]
+    """keyids and signing seeds of the patient, before and after its rotation."""
 
     def node(self, number: int) -> Path:
         return self.nodes / f"node-{number}"
@@ -336,8 +338,10 @@ async def _lived(base: Path) -> Story:
     owned = await c.Owner(patient).open_all()
     revoked = await patient.revoke(granted.grant)
     assert await _refused(reader.open(enrolled.token, records, purpose="TREAT")) == "revoked"
+    patient_keys = [(enrolled.folder.keys.keyid, enrolled.folder.keys.device.sign)]
     rotated, _ = await c.rotate(network, enrolled.folder, kit=enrolled.kit, passphrase="x")
     await rotated.refresh()
+    patient_keys.append((rotated.keys.keyid, rotated.keys.device.sign))
     manager = c.Manager(
         network, organisations[1].folder.keys, organisation=organisations[1].token, state=organisations[1].folder
     )
@@ -368,6 +372,7 @@ async def _lived(base: Path) -> Story:
         elsewhere=elsewhere.token,
         gone=stranger.token,
         doctor=(doctor.folder.keys.keyid, doctor.folder.keys.device.sign),
+        patient_keys=patient_keys,
     )
 
 

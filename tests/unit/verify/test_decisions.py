@@ -5,7 +5,7 @@ import pytest
 
 from careledger.consent import CONSENT_TYPE
 from careledger.errors import Error
-from careledger.seal import SigningKey, encode, sign, unb64
+from careledger.seal import Envelope, SigningKey, encode, envelope_message_id, sign, unb64
 from careledger.verify import index_of
 
 
@@ -280,3 +280,40 @@ def test_a_record_kept_twice(with_entry, audit_decisions):
     assert following["reason"] == "manifest"
     manifest = msgspec.json.decode(node.entry(index)[2])["manifest"]
     assert signed_again(node, audit_decisions, index + 1, manifest=manifest) == ("wrong-entry", index + 1)
+
+
+def consent_entries(node, subject):
+    """The bodies of a subject's consent events, in order, each with its event's payload."""
+    for _, _, body in node.bodies():
+        envelopes = body.get("envelopes") or [{}]
+        if body.get("subject") == subject and envelopes[0].get("payloadType") == CONSENT_TYPE:
+            yield body, msgspec.json.decode(unb64(envelopes[0]["payload"]))
+
+
+def handed_on(node, story, via, keys):
+    """Enter a grant that follows the patient's newest event, signed by these keys, as if a peer had handed it on."""
+    entered = list(consent_entries(node, story.patient))
+    body, newest = entered[-1]
+    head = envelope_message_id(msgspec.convert(body["envelopes"][0], Envelope)).hex()
+    granted = next(payload for _, payload in entered if payload["type"] == "grant")
+    seq = newest["seq"] + 1
+    payload = encode({**granted, "grant": f"{seq:032x}", "seq": seq, "prev": head, "time": newest["time"] + 1})
+    signed = encode(sign(CONSENT_TYPE, payload, [(keys[0], SigningKey(keys[1]))]))
+    last = node.bodies()[-1][2]
+    moment = {name: last[name] for name in ("received", "directory_height", "directory_age")}
+    state = {"consent_seq": newest["seq"], "consent_hash": head}
+    more = {"envelopes": [msgspec.json.decode(signed)], "details": {"via": via}}
+    return node.append("keep", {**body, **moment, **state, **more})
+
+
+def test_a_consent_event_by_an_older_key_after_one_by_a_newer(operator, story, auditor, audit_decisions):
+    """A custodian that takes it from a peer would let whoever stole a device go on with the chain."""
+    node = operator(1)
+    stolen, newer = story.patient_keys
+    handed_on(node, story, auditor.tokens[2], newer)
+    handed_on(node, story, auditor.tokens[2], newer)
+    node.publish()
+    assert audit_decisions(node).decisions > 0
+    index = handed_on(node, story, auditor.tokens[2], stolen)
+    node.publish()
+    assert refusal(audit_decisions, node) == ("superseded-key", index)
