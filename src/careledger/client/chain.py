@@ -211,22 +211,40 @@ class GrantsView:
         self.filed: dict[str, File] = {}
         self._revoked: set[str] = set()
         self._events: dict[str, ConsentEvent] = {}
+        self._signed: list[tuple[int, int]] = []
+        """Of every event its number and the subject's operation whose keys signed it."""
         self._known: Seeds = {}
         self._seeds: Seeds | None = None
         self._keys: dict[tuple[str, int], SealingKey] = {}
 
     def add(self, messages: Iterable[EventMessage], *, keys: Mapping[str, VerifyKey], key_of: KeyOf) -> int:
-        """Verify and take in the events shown; returns how many were new. Raises what read_event_view raises."""
-        new = 0
+        """Verify and take in the events shown; returns how many were new.
+
+        Raises what read_event_view raises, and, before anything is taken in, VerificationError `old-signer`: an event
+        is signed by keys of the subject that one with a smaller number had replaced.
+        """
+        fresh: dict[str, tuple[ConsentEvent, EventMessage]] = {}
         for message in messages:
             event, message_id = read_event_view(message, network=self.network, subject=self.subject, keys=keys)
-            if message_id in self._events:
-                continue
+            if message_id not in self._events:
+                fresh[message_id] = (event, message)
+        signed = [(event.seq, self._sequence_of(message)) for event, message in fresh.values()]
+        for seq, sequence in signed:
+            if any(other < seq and 0 <= sequence < newer for other, newer in (*self._signed, *signed)):
+                raise VerificationError(
+                    "old-signer", f"consent event {seq} is signed by keys that an event before it had replaced"
+                )
+        self._signed += signed
+        for message_id, (event, message) in fresh.items():
             self._events[message_id] = event
             self._take(event, message, key_of)
-            new += 1
             self._seeds = None
-        return new
+        return len(fresh)
+
+    def _sequence_of(self, message: EventMessage) -> int:
+        """The subject's operation whose keys signed an event; -1 for its manager's."""
+        token, sequence = parse_keyid(signer_of(message))
+        return sequence if token == self.subject else -1
 
     def standing(self, now_ms: int) -> list[Grant]:
         """The grants that are neither revoked (as far as shown) nor expired, newest first."""

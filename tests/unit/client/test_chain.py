@@ -132,3 +132,27 @@ def test_a_view_takes_public_keys_from_the_newest_epoch(subject: Subject) -> Non
     keys, inbox = view.public_keys()
     assert keys == subject.chain.state.compartments
     assert inbox == subject.chain.state.inbox
+
+
+def test_a_view_refuses_what_replaced_keys_signed_after_newer_ones(subject: Subject) -> None:
+    """A custodian in league with a thief would have authors seal to the thief's keys."""
+    subject.begin(subject.devices[0])
+    beside = subject.rekeyed(subject.devices[0])
+    subject.add(subject.rekeyed(subject.devices[1]))
+    after = subject.rekeyed(subject.devices[0])
+    view = GrantsView(network=NETWORK, subject=subject.token)
+    honest = [EventMessage(envelope=one.envelope, boxes=[]) for one in subject.chain.messages]
+    for shown in ([*honest, after], [after, *honest]):
+        bare = [EventMessage(envelope=one.envelope, boxes=[]) for one in shown]
+        with pytest.raises(VerificationError) as refused:
+            view.add(bare, keys=subject.verify_keys(), key_of=subject.key_of)
+        assert refused.value.code == "old-signer"
+        assert view.public_keys() == ({}, "")
+    assert view.add(honest, keys=subject.verify_keys(), key_of=subject.key_of) == 2
+    with pytest.raises(VerificationError):
+        view.add([EventMessage(envelope=after.envelope, boxes=[])], keys=subject.verify_keys(), key_of=subject.key_of)
+    assert view.public_keys()[0] == subject.chain.state.compartments
+    # Beside a newer key's event an older one makes a fork, which only restricts.
+    assert view.add(
+        [EventMessage(envelope=beside.envelope, boxes=[])], keys=subject.verify_keys(), key_of=subject.key_of
+    )
