@@ -21,7 +21,6 @@ from careledger.tlog.tile import (
 )
 from careledger.tlog.tree import (
     EMPTY_ROOT,
-    complete_root,
     consistency_proof_from,
     inclusion_proof_from,
     interior_hash,
@@ -90,7 +89,7 @@ class TileReader:
         except MalformedError:
             found = []
         computed = leaf_hashes_of(found)
-        if len(found) == TILE_WIDTH and self._is_full_tile(bundle, b"".join(computed)):
+        if len(found) == TILE_WIDTH and self._is_full_tile(bundle, computed):
             return found
         leaves = self._tile(0, bundle)[0]
         if computed != leaves:
@@ -105,10 +104,10 @@ class TileReader:
     def entry(self, index: int) -> bytes:
         return self.entries(index // TILE_WIDTH)[index % TILE_WIDTH]
 
-    def _is_full_tile(self, index: int, hashes: bytes) -> bool:
-        """Whether these are the bytes of a full tile of level 0, and right: no cache, for who reads each tile once."""
+    def _is_full_tile(self, index: int, hashes: list[bytes]) -> bool:
+        """Whether these make up a full tile of level 0, and right: no cache, for who reads each tile once."""
         expected = self.hash_at(TILE_HEIGHT, index)
-        return self._fetch(Tile(0, index).path) == hashes and complete_root(hashes) == expected
+        return self._fetch(Tile(0, index).path) == b"".join(hashes) and root_of(hashes) == expected
 
     def _tile(self, level: int, index: int) -> list[list[bytes]]:
         """The eight tree levels inside one checked tile."""

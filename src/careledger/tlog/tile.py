@@ -82,13 +82,10 @@ def edge_tiles(size: int) -> list[Tile]:
 
 def encode_entries(entries: Sequence[bytes]) -> bytes:
     """An entry bundle: for each entry its length as big-endian uint16, then its bytes."""
-    parts: list[bytes] = []
-    for entry in entries:
-        if len(entry) > ENTRY_BYTES_MAX:
-            raise AssertionError(f"a log entry of {len(entry)} bytes; a bundle holds at most {ENTRY_BYTES_MAX}")
-        parts.append(len(entry).to_bytes(2, "big"))
-        parts.append(entry)
-    return b"".join(parts)
+    longest = max(map(len, entries), default=0)
+    if longest > ENTRY_BYTES_MAX:
+        raise AssertionError(f"a log entry of {longest} bytes; a bundle holds at most {ENTRY_BYTES_MAX}")
+    return b"".join([len(entry).to_bytes(2, "big") + entry for entry in entries])
 
 
 def decode_entries(data: bytes, *, width: int | None = None) -> list[bytes]:
@@ -98,12 +95,14 @@ def decode_entries(data: bytes, *, width: int | None = None) -> list[bytes]:
     """
     entries: list[bytes] = []
     at, end = 0, len(data)
-    while at + 2 <= end:
+    for _ in range(TILE_WIDTH):
         start = at + 2
-        at = start + (data[start - 2] << 8 | data[start - 1])
+        if start > end:
+            break
+        at = start + (data[at] << 8 | data[start - 1])
         entries.append(data[start:at])
-        if len(entries) > TILE_WIDTH:
-            raise MalformedError("bad-bundle", f"an entry bundle holds more than {TILE_WIDTH} entries")
+    if at + 2 <= end:
+        raise MalformedError("bad-bundle", f"an entry bundle holds more than {TILE_WIDTH} entries")
     if at != end:
         raise MalformedError("bad-bundle", f"an entry bundle of {end} bytes ends inside entry {len(entries) - 1}")
     if width is not None and len(entries) != width:

@@ -23,6 +23,10 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 HashSource: TypeAlias = Callable[[int, int], bytes]
 
+_LEAF = hashlib.sha256(b"\x00")
+_INTERIOR = hashlib.sha256(b"\x01")
+"""States after the prefix: where many are hashed, copying one costs less than beginning anew."""
+
 
 def leaf_hash(data: bytes) -> bytes:
     """SHA-256(0x00 ‖ data)."""
@@ -36,23 +40,25 @@ def interior_hash(left: bytes, right: bytes) -> bytes:
 
 def leaf_hashes_of(entries: Sequence[bytes]) -> list[bytes]:
     """The leaf hash of each entry, in order."""
-    sha256 = hashlib.sha256
-    return [sha256(b"\x00" + entry).digest() for entry in entries]
+    new = _LEAF.copy
+    hashes: list[bytes] = []
+    for entry in entries:
+        state = new()
+        state.update(entry)
+        hashes.append(state.digest())
+    return hashes
 
 
 def parents_of(hashes: Sequence[bytes]) -> list[bytes]:
     """The hashes one level up: one for each full pair; an unpaired last hash has no parent yet."""
-    sha256 = hashlib.sha256
-    joined = b"".join(hashes)
-    return [sha256(b"\x01" + joined[at : at + 64]).digest() for at in range(0, len(joined) - 63, 64)]
-
-
-def complete_root(hashes: bytes) -> bytes:
-    """The root of a complete subtree from its joined hashes, 2^k of them."""
-    sha256 = hashlib.sha256
-    while len(hashes) > HASH_SIZE:
-        hashes = b"".join([sha256(b"\x01" + hashes[at : at + 64]).digest() for at in range(0, len(hashes), 64)])
-    return hashes
+    new = _INTERIOR.copy
+    above: list[bytes] = []
+    pairs = iter(hashes)
+    for left, right in zip(pairs, pairs, strict=False):
+        state = new()
+        state.update(left + right)
+        above.append(state.digest())
+    return above
 
 
 def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
