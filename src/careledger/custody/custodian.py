@@ -24,7 +24,16 @@ from careledger.custody.writer import Batch, Committed, Writer
 from careledger.directory import Directory
 from careledger.errors import ConflictError, Error, NotFoundError
 from careledger.seal import SealingKey
-from careledger.tlog import EMPTY_ROOT, Checkpoint, Signer, Verifier, format_proof, open_checkpoint, sign_checkpoint
+from careledger.tlog import (
+    EMPTY_ROOT,
+    BatchProofs,
+    Checkpoint,
+    Signer,
+    Verifier,
+    format_proof,
+    open_checkpoint,
+    sign_checkpoint,
+)
 
 __all__ = ["Custodian", "View"]
 
@@ -109,11 +118,11 @@ class Custodian:
         for forget in self._forgetters:
             forget()
 
-    def _committed(self, leaves: list[bytes]) -> None:
+    def _committed(self, leaves: list[bytes], proofs: BatchProofs) -> None:
         for settle in self._settlers:
             settle()
         if leaves:
-            self.files.add(leaves)
+            self.files.add(leaves, proofs)
             self.grown.set()
 
     def _read_published(self) -> tuple[int, bytes]:

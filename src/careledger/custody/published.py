@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from careledger.custody.store import KINDS, Store
 from careledger.errors import Error, NotFoundError, VerificationError
 from careledger.tlog import (
     EMPTY_ROOT,
+    BatchProofs,
     LogTail,
     TileReader,
     Verifier,
@@ -63,14 +65,15 @@ class LogFiles:
         """Begin anew from the published files, with the store's entries up to `size` added."""
         self._reader: TileReader | None = None
         self.tail = self._restore()
-        self._waiting: list[bytes] = []
+        self._waiting: deque[tuple[list[bytes], BatchProofs | None]] = deque()
+        self._size = self.tail.size
         for leaves in self._stored(self.tail.size, size):
             self.add(leaves)
 
     @property
     def size(self) -> int:
         """Entries covered by the files after the next `write`."""
-        return self.tail.size + len(self._waiting)
+        return self._size
 
     def _stored(self, start: int, end: int) -> Iterator[list[bytes]]:
         for at in range(start, end, _CHUNK):
@@ -102,9 +105,10 @@ class LogFiles:
         """One file of the log by its C2SP path. Raises NotFoundError."""
         return read_log_file(self.folder, path)
 
-    def add(self, leaves: list[bytes]) -> None:
-        """Entries that were committed, in order; written by the next `write`."""
-        self._waiting += leaves
+    def add(self, leaves: list[bytes], proofs: BatchProofs | None = None) -> None:
+        """Entries that were committed, in order; written by the next `write`. `proofs` has the hashes they gave."""
+        self._waiting.append((leaves, proofs))
+        self._size += len(leaves)
 
     def write(self) -> tuple[int, bytes]:
         """Write tiles and bundles for everything added. Returns the (size, root) a checkpoint may now be published for.
@@ -114,13 +118,13 @@ class LogFiles:
         added = self.size
         try:
             while self._waiting:
-                batch = self._waiting[:_CHUNK]
-                _, files = self.tail.append(batch)
-                for path, data in files:
+                before = self.tail.size
+                while self._waiting and self.tail.size - before < _CHUNK:
+                    self.tail.take(*self._waiting.popleft())
+                for path, data in self.tail.changed_files():
                     self._replace(path, data)
                     if ".p/" not in path:
                         self._superfluous.append(self.folder / f"{path}.p")
-                del self._waiting[: len(batch)]
         except OSError:
             # Not up to what the store has by now: a commit may be under way whose leaves are still to be added.
             self._reload(added)

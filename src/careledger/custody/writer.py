@@ -77,14 +77,15 @@ class Committed:
 
 
 class Writer:
-    """One per node. `checkpoint` signs (size, root); `committed` is told every batch's leaves, after the commit."""
+    """One per node. `checkpoint` signs (size, root); `committed` is told every batch's leaves and what proves them,
+    after the commit."""
 
     def __init__(
         self,
         store: Store,
         *,
         checkpoint: Callable[[int, bytes], bytes],
-        committed: Callable[[list[bytes]], None],
+        committed: Callable[[list[bytes], BatchProofs], None],
         forget: Callable[[], None],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -169,6 +170,7 @@ class Writer:
             index += len(plan.entries)
         if not entries and not rows:
             self._settle(planned, None, b"")
+            self._next()
             return
         grown = self.frontier.copy()
         proofs = grown.append_batch(leaf_hashes_of(leaves))
@@ -180,6 +182,7 @@ class Writer:
                 self._failed(planned, error)
             else:
                 self._done(planned, grown, leaves, proofs)
+            self._next()
             return
         loop = asyncio.get_running_loop()
         task = loop.run_in_executor(self._executor, self._store.commit, *work)
@@ -198,6 +201,11 @@ class Writer:
             self._done(planned, grown, leaves, proofs)
         else:
             self._failed(planned, error)
+        if self._heavy:
+            # Its commit takes long: let the disk begin while the loop makes the answers of the batch before.
+            self._start()
+        else:
+            self._next()
 
     def _done(
         self,
@@ -208,7 +216,7 @@ class Writer:
     ) -> None:
         self.frontier = grown
         self.failed = None
-        self._committed(leaves)
+        self._committed(leaves, proofs)
         checkpoint = self._checkpoint(grown.size, grown.root()) if leaves else b""
         self._settle(planned, proofs, checkpoint)
 
@@ -222,7 +230,6 @@ class Writer:
             if not future.done():
                 committed = Committed(index, checkpoint, proofs) if count and proofs is not None else None
                 future.set_result((answer, committed))
-        self._next()
 
     def _failed(
         self, planned: list[tuple[asyncio.Future[tuple[Any, Committed | None]], Any, int, int]], error: BaseException
@@ -235,7 +242,6 @@ class Writer:
         for future, *_ in planned:
             if not future.done():
                 future.set_exception(error)
-        self._next()
 
     def _next(self) -> None:
         if self._light or self._heavy:

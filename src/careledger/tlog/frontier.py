@@ -87,20 +87,32 @@ class Frontier:
                 at = count - 1 - made[level][0] if level < len(made) else -1
                 by_level[level] = made[level][1][at] if at >= 0 else old[level]
         self._size, self._by_level = size, by_level
-        return BatchProofs(old_size, size, old, made)
+        return BatchProofs(old_size, size, old, made, tuple(by_level))
 
 
 class BatchProofs:
     """The hashes one batch made, and the frontier it was appended to. Holds for the tree as it was after that batch."""
 
     def __init__(
-        self, old_size: int, size: int, old: Sequence[bytes | None], made: Sequence[tuple[int, list[bytes]]]
+        self,
+        old_size: int,
+        size: int,
+        old: Sequence[bytes | None],
+        made: Sequence[tuple[int, list[bytes]]],
+        new: tuple[bytes | None, ...],
     ) -> None:
         self.old_size = old_size
         self.size = size
         self._old = old
         self._made = made
+        self._new = new
         self._edge: list[bytes | None] | None = None
+
+    def grown(self) -> Frontier:
+        """A frontier of the tree after the batch."""
+        frontier = Frontier()
+        frontier._size, frontier._by_level = self.size, list(self._new)
+        return frontier
 
     def made(self, level: int) -> list[bytes]:
         """The hashes of the complete subtrees of this level that the batch completed, in order."""

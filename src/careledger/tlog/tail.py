@@ -1,4 +1,4 @@
-"""The right edge of a log that a writer holds: append entries, get the tiles and bundles to write.
+"""The right edge of a log that a writer holds: take entries, get the tiles and bundles to write.
 
 Derived state only: it is rebuilt from a log's own partial tiles and last bundle (`LogTail.restore`), which is also how
 a node that lost its tiles or started from a copy comes up. Nothing here writes anything.
@@ -23,15 +23,19 @@ from careledger.tlog.tree import leaf_hashes_of
 
 
 class LogTail:
-    """The frontier, the partial tiles and the partial bundle of a log, in memory: at most 256 hashes a tile level.
+    """The frontier, the partial tiles and the partial bundle of a log, in memory: at most 256 hashes a tile level, and
+    what was taken since files were made.
 
     Not safe for concurrent use; after a failed append discard it and restore.
     """
 
     def __init__(self) -> None:
         self.frontier = Frontier()
+        self._made_size = 0
+        """Entries that are in files already."""
         self._tiles: list[bytes] = []
         self._bundle = b""
+        self._entries: list[bytes] = []
 
     @classmethod
     def restore(cls, fetch: Callable[[str], bytes], *, size: int, root: bytes) -> LogTail:
@@ -45,6 +49,7 @@ class LogTail:
             start = count - count % TILE_WIDTH
             tail._tiles.append(b"".join(reader.hash_at(TILE_HEIGHT * level, index) for index in range(start, count)))
             level += 1
+        tail._made_size = size
         if size % TILE_WIDTH:
             tail._bundle = encode_entries(reader.entries(size // TILE_WIDTH))
         if tail.frontier.root() != root:
@@ -59,25 +64,46 @@ class LogTail:
         return self.frontier.root()
 
     def append(self, entries: Sequence[bytes]) -> tuple[BatchProofs, list[tuple[str, bytes]]]:
-        """Append entries; returns the proofs of the batch and the (path, bytes) of every tile and bundle it changes.
+        """Append entries; returns the proofs of the batch and the (path, bytes) of every tile and bundle it changes."""
+        batch = self.take(entries)
+        return batch, self.changed_files()
+
+    def take(self, entries: Sequence[bytes], batch: BatchProofs | None = None) -> BatchProofs:
+        """Append entries without making files yet; returns the proofs of the batch.
+
+        `batch` is what the same entries gave when another frontier of this log appended them: nothing is hashed again.
+        """
+        if batch is None:
+            batch = self.frontier.append_batch(leaf_hashes_of(entries))
+        elif (batch.old_size, batch.size) != (self.size, self.size + len(entries)):
+            raise AssertionError(f"a batch of [{batch.old_size}, {batch.size}) does not follow {self.size} entries")
+        else:
+            self.frontier = batch.grown()
+        self._entries += entries
+        level = 0
+        while made := batch.made(TILE_HEIGHT * level):
+            if level == len(self._tiles):
+                self._tiles.append(b"")
+            self._tiles[level] += b"".join(made)
+            level += 1
+        return batch
+
+    def changed_files(self) -> list[tuple[str, bytes]]:
+        """The (path, bytes) of every tile and bundle that changed since the last call.
 
         Full files are final; a partial file is the one of exactly this size.
         """
-        old_size = self.size
-        batch = self.frontier.append_batch(leaf_hashes_of(entries))
-        files = self._grow_bundles(old_size, entries)
-        level = 0
-        while made := batch.made(TILE_HEIGHT * level):
-            files += self._grow_tiles(level, old_size >> (TILE_HEIGHT * level), made)
-            level += 1
-        return batch, files
+        files = self._changed_bundles()
+        for level in range(len(self._tiles)):
+            old_count = self._made_size >> (TILE_HEIGHT * level)
+            if self.size >> (TILE_HEIGHT * level) > old_count:
+                files += self._changed_tiles(level, old_count // TILE_WIDTH)
+        self._made_size = self.size
+        return files
 
-    def _grow_tiles(self, level: int, old_count: int, made: list[bytes]) -> list[tuple[str, bytes]]:
-        if level == len(self._tiles):
-            self._tiles.append(b"")
-        data = self._tiles[level] + b"".join(made)
+    def _changed_tiles(self, level: int, index: int) -> list[tuple[str, bytes]]:
+        data = self._tiles[level]
         files: list[tuple[str, bytes]] = []
-        index = old_count // TILE_WIDTH
         full = 32 * TILE_WIDTH
         while len(data) >= full:
             files.append((tile_path(level, index), data[:full]))
@@ -88,18 +114,19 @@ class LogTail:
         self._tiles[level] = data
         return files
 
-    def _grow_bundles(self, old_size: int, entries: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    def _changed_bundles(self) -> list[tuple[str, bytes]]:
         files: list[tuple[str, bytes]] = []
+        entries, old_size = self._entries, self._made_size
         bundle, data, at = old_size // TILE_WIDTH, self._bundle, 0
         free = TILE_WIDTH - old_size % TILE_WIDTH
         while len(entries) - at >= free:
             files.append((entries_path(bundle), data + encode_entries(entries[at : at + free])))
             at += free
             bundle, data, free = bundle + 1, b"", TILE_WIDTH
-        data += encode_entries(entries[at:])
-        if data:
+        if at < len(entries):
+            data += encode_entries(entries[at:])
             files.append((entries_path(bundle, self.size % TILE_WIDTH), data))
-        self._bundle = data
+        self._bundle, self._entries = data, []
         return files
 
 

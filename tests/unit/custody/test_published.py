@@ -131,7 +131,7 @@ def test_a_full_disk_while_a_commit_is_under_way_counts_no_entry_twice(case, mon
     """The writer's thread has committed and its leaves are still to come when the files are begun again."""
     case.treated()
     late = []
-    monkeypatch.setattr(case.keeper.custodian.writer, "_committed", late.append)
+    monkeypatch.setattr(case.keeper.custodian.writer, "_committed", lambda *batch: late.append(batch))
     case.keeper.ask(case.ask())
     monkeypatch.undo()
 
@@ -142,8 +142,8 @@ def test_a_full_disk_while_a_commit_is_under_way_counts_no_entry_twice(case, mon
         disk.setattr(case.keeper.files, "_replace", full)
         with pytest.raises(OSError, match="space"):
             case.keeper.files.write()
-    for leaves in late:
-        case.keeper.files.add(leaves)
+    for batch in late:
+        case.keeper.files.add(*batch)
     assert case.keeper.files.size == case.keeper.size
     case.keeper.publish()
     assert verified(case.keeper).size == case.keeper.size

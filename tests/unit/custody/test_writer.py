@@ -220,6 +220,43 @@ def test_a_lone_access_is_committed_in_place_and_anything_else_on_the_commit_thr
     assert threads[1] is not threading.main_thread()
 
 
+def test_the_commit_of_a_waiting_heavy_job_begins_before_the_batch_before_is_answered(town, monkeypatch):
+    keeper, order = town.keeper(), []
+    run = asyncio.BaseEventLoop.run_in_executor
+
+    def begun(loop: Any, executor: Any, *work: Any) -> Any:
+        order.append("begins")
+        return run(loop, executor, *work)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", begun)
+
+    async def main() -> None:
+        jobs = [keeper.writer.submit(Note(light=False)) for _ in range(3)]
+        for job in jobs:
+            job.add_done_callback(lambda _: order.append("answered"))
+        await asyncio.gather(*jobs)
+
+    town.run(main())
+    assert order == ["begins", "begins", "answered", "begins", "answered", "answered"]
+
+
+def test_heavy_jobs_that_are_all_refused_take_a_turn_of_the_loop_each(town):
+    """However many wait: refusing one must not go deeper into the stack."""
+
+    class Refused(Note):
+        def plan(self, batch: Batch) -> Plan:
+            raise UnavailableError("no", "no")
+
+    keeper = town.keeper()
+
+    async def main() -> list[Any]:
+        jobs = [Refused(light=False) for _ in range(WAITING_MAX)]
+        return await asyncio.gather(*(keeper.writer.submit(job) for job in jobs), return_exceptions=True)
+
+    assert {type(one) for one in town.run(main())} == {UnavailableError}
+    assert keeper.size == 0
+
+
 async def _one(keeper: Any, job: Note) -> Any:
     return await keeper.writer.submit(job)
 

@@ -8,6 +8,7 @@ import pytest
 from careledger.errors import MalformedError, NotFoundError, VerificationError
 from careledger.tlog import (
     EMPTY_ROOT,
+    Frontier,
     LogTail,
     MemoryTree,
     TileReader,
@@ -80,6 +81,33 @@ def test_a_tail_restored_from_files_goes_on_as_if_it_had_never_stopped(size: int
     restored = LogTail.restore(fetch_of(files), size=size, root=tail.root())
     assert restored.append(ENTRIES[size:])[1] == tail.append(ENTRIES[size:])[1]
     assert restored.root() == TREE.root()
+
+
+@pytest.mark.parametrize("batch", [1, 100, 256])
+def test_a_tail_that_takes_what_another_frontier_hashed_has_the_same_files(batch: int) -> None:
+    frontier, tail, own = Frontier(), LogTail(), LogTail()
+    for start in range(0, 700, batch):
+        entries = ENTRIES[start : min(700, start + batch)]
+        tail.take(entries, frontier.append_batch(leaf_hashes_of(entries)))
+        own.take(entries)
+        if start // batch % 3 == 0:
+            assert tail.changed_files() == own.changed_files()
+    assert tail.changed_files() == own.changed_files()
+    assert tail.changed_files() == []
+    assert tail.root() == own.root() == TREE.root(700)
+    # Its own frontier goes on where the other one is.
+    assert tail.append(ENTRIES[700:])[1] == own.append(ENTRIES[700:])[1]
+    assert (frontier.size, tail.root()) == (700, TREE.root())
+
+
+def test_a_tail_refuses_a_batch_that_does_not_follow_or_has_another_number_of_entries() -> None:
+    tail, frontier = LogTail(), Frontier()
+    first = frontier.append_batch(leaf_hashes_of(ENTRIES[:3]))
+    second = frontier.append_batch(leaf_hashes_of(ENTRIES[3:5]))
+    for entries, batch in ((ENTRIES[3:5], second), (ENTRIES[:2], first)):
+        with pytest.raises(AssertionError, match="does not follow"):
+            tail.take(entries, batch)
+    assert tail.size == 0
 
 
 def test_restoring_against_another_root_is_refused() -> None:
