@@ -7,7 +7,7 @@ the reader's own keys. Two events with one number (a fork) restrict until they a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from careledger.consent import (
     EMPTY,
@@ -43,12 +43,21 @@ KeyOf = Callable[[str], SealingKey]
 """The private key of a keyid; raises NotFoundError where it isn't held."""
 
 _ENVELOPE_MAX: Final = 1 << 19
+_DERIVED_MAX: Final = 64
+"""Private keys held by their seeds: those of a rekey of all compartments, made and then checked, several times over."""
 
 
 def signer_of(message: EventMessage) -> str:
     """Return the keyid that an event *claims* to be signed by; nothing is proven."""
     signatures = decode(message.envelope, Envelope, size_max=_ENVELOPE_MAX).signatures
     return signatures[0].keyid if len(signatures) == 1 else ""
+
+
+class _Kept(NamedTuple):
+    message: EventMessage
+    event: ConsentEvent
+    message_id: str
+    signer: str
 
 
 class OwnChain:
@@ -61,42 +70,50 @@ class OwnChain:
         """The operation with which the subject claimed its identity from a manager, which signs nothing after that."""
         self.state: ConsentState = EMPTY
         self.names: dict[str, str] = {}
-        self._messages: dict[str, tuple[EventMessage, ConsentEvent, str]] = {}
+        self._kept: dict[str, _Kept] = {}
+        self._ordered: list[_Kept] = []
+        """The same in the order of their numbers."""
+        self._sequences: dict[str, int] = {}
+        """By message id, the subject's newest signing sequence up to that event; empty after a refusal."""
         self._last: list[EventMessage] = []
         """The messages proven last, byte for byte."""
         self._known: Seeds = {}
         self._seeds: Seeds | None = None
         self._keys: dict[tuple[str, int], SealingKey] = {}
+        self._derived: dict[bytes, SealingKey] = {}
 
     @property
     def messages(self) -> list[EventMessage]:
         """All events, in the order of their numbers."""
-        return [message for message, _, _ in self._ordered()]
+        return [kept.message for kept in self._ordered]
 
     @property
     def events(self) -> list[tuple[ConsentEvent, str]]:
         """All events with their hex message ids, in the order of their numbers."""
-        return [(event, message_id) for _, event, message_id in self._ordered()]
+        return [(kept.event, kept.message_id) for kept in self._ordered]
 
     def add(self, messages: Iterable[EventMessage], *, keys: Mapping[str, VerifyKey], key_of: KeyOf) -> int:
-        """Verify and take in messages, in any order; returns how many were new.
+        """Verify and take in messages, in any order, all or none; returns how many were new.
 
         `keys` maps keyid to key for whoever may have signed at any time: the subject's keys of all sequences and its
         manager's. Raises what read_event and fold raise; VerificationError `old-signer`: an event after others is
         signed by keys that those had already replaced.
         """
-        fresh: list[tuple[ConsentEvent, str]] = []
+        fresh: dict[str, _Kept] = {}
+        last = self._last
         for message in messages:
-            if message in self._last:
+            if message in last:
                 continue  # t custodians show the same newest event: one proof of it is enough
             event, message_id = read_event(message, network=self.network, subject=self.subject, keys=keys)
-            self._last = [*self._last[-7:], message]
-            if message_id not in self._messages:
-                self._messages[message_id] = (message, event, message_id)
-                self._open(message, event, keys=keys, key_of=key_of)
-                fresh.append((event, message_id))
+            last = [*last[-7:], message]
+            if message_id not in self._kept and message_id not in fresh:
+                kept = _Kept(message, event, message_id, signer_of(message))
+                self._open(kept, keys=keys, key_of=key_of)
+                fresh[message_id] = kept
+        self._last = last
         if fresh:
-            self._fold(fresh)
+            self._kept |= fresh
+            self._fold(sorted(fresh.values(), key=_place))
         return len(fresh)
 
     def seeds(self) -> Seeds:
@@ -115,7 +132,16 @@ class OwnChain:
                 raise NotFoundError(
                     "no-seed", f"the seed of compartment {compartment}, epoch {epoch}, is not known here"
                 )
-            found = self._keys[compartment, epoch] = compartment_key(seed)
+            found = self._keys[compartment, epoch] = self.derived(seed)
+        return found
+
+    def derived(self, seed: bytes) -> SealingKey:
+        """The private key of a compartment's seed; the last ones are held, since what is made here is checked next."""
+        found = self._derived.get(seed)
+        if found is None:
+            if len(self._derived) >= _DERIVED_MAX:
+                self._derived.pop(next(iter(self._derived)))
+            found = self._derived[seed] = compartment_key(seed)
         return found
 
     def compartment_of(self, name: str) -> str:
@@ -129,25 +155,37 @@ class OwnChain:
         """The names of the categories, sorted."""
         return sorted(self.names.values())
 
-    def _ordered(self) -> list[tuple[EventMessage, ConsentEvent, str]]:
-        return sorted(self._messages.values(), key=lambda item: (item[1].seq, item[2]))
-
-    def _fold(self, fresh: Sequence[tuple[ConsentEvent, str]]) -> None:
-        self._seeds = None
-        self._check_signers()
+    def _fold(self, fresh: Sequence[_Kept]) -> None:
+        """Take in events that were kept just now, in the order of their numbers."""
+        if len(self._sequences) != len(self._ordered) or fresh[0].event.seq <= self._last_seq:
+            self._ordered = sorted(self._kept.values(), key=_place)
+            self._sequences.clear()
+            self._check_signers(self._ordered)
+            self.state = fold_fork(self.subject, self.events)
+            return
+        self._ordered += fresh
+        self._check_signers(fresh)
         try:
             state = self.state
-            for event, message_id in sorted(fresh, key=lambda one: one[0].seq):
-                state = fold(state, event, message_id)
+            for kept in fresh:
+                state = fold(state, kept.event, kept.message_id)
             self.state = state
-        except ConflictError:  # not simply the next ones: a fork, or older events that were missing
+        except ConflictError:  # not simply the next ones: a fork
             self.state = fold_fork(self.subject, self.events)
 
-    def _check_signers(self) -> None:
-        """Along every link the subject's signing sequence never goes back: a stolen old key writes nothing new."""
-        sequences: dict[str, int] = {}
-        for message, event, message_id in self._ordered():
-            token, sequence = parse_keyid(signer_of(message))
+    @property
+    def _last_seq(self) -> int:
+        return self._ordered[-1].event.seq if self._ordered else 0
+
+    def _check_signers(self, newest: Sequence[_Kept]) -> None:
+        """Along every link the subject's signing sequence never goes back: a stolen old key writes nothing new.
+
+        `newest` are the last events in order; what those before them were signed with is known.
+        """
+        sequences = dict(self._sequences)
+        self._sequences.clear()
+        for _, event, message_id, signer in newest:
+            token, sequence = parse_keyid(signer)
             before = sequences.get(event.prev, 0)
             managed = token != self.subject
             if managed and self.claimed_at is not None and before >= self.claimed_at:
@@ -159,39 +197,45 @@ class OwnChain:
                     "old-signer", f"consent event {event.seq} is signed by keys that event {event.seq - 1} had replaced"
                 )
             sequences[message_id] = before if managed else sequence
+        self._sequences = sequences
 
-    def _open(
-        self, message: EventMessage, event: ConsentEvent, *, keys: Mapping[str, VerifyKey], key_of: KeyOf
-    ) -> None:
+    def _open(self, kept: _Kept, *, keys: Mapping[str, VerifyKey], key_of: KeyOf) -> None:
+        event = kept.event
         if not isinstance(event, Compartments | Rekey):
             return
-        box = find_box(message.boxes, event.own)
-        own = _open_own(event, box, _own_keyids(message, self.subject, keys), key_of)
+        box = find_box(kept.message.boxes, event.own)
+        own = self._open_own(event, box, _own_keyids(kept.signer, self.subject, keys), key_of)
         self.names.update(own.names)
         for compartment, (epoch, seed) in own.seeds.items():
             self._known[compartment, epoch] = seed
+            if self._seeds is not None and (epoch == 1 or (compartment, epoch - 1) in self._seeds):
+                self._seeds[compartment, epoch] = seed
+            else:
+                self._seeds = None  # a step back is missing: the rekeys may hold it
+
+    def _open_own(self, event: ConsentEvent, box: bytes, keyids: Sequence[str], key_of: KeyOf) -> OwnBox:
+        refusal: Error = NotFoundError(
+            "not-addressed", f"the own box of consent event {event.seq} is for keys not held here"
+        )
+        for keyid in keyids:
+            try:
+                return open_own_box(event, box, keyid=keyid, key=key_of(keyid), derive=self.derived)
+            except (VerificationError, NotFoundError) as error:
+                if error.code not in ("not-openable", "not-addressed"):
+                    raise
+                refusal = error
+        raise refusal
 
 
-def _own_keyids(message: EventMessage, subject: str, keys: Mapping[str, VerifyKey]) -> list[str]:
+def _place(kept: _Kept) -> tuple[int, str]:
+    return kept.event.seq, kept.message_id
+
+
+def _own_keyids(signer: str, subject: str, keys: Mapping[str, VerifyKey]) -> list[str]:
     """The keyids an own box may be sealed to: the signer's, where that is the subject, else any of the subject's."""
-    signer = signer_of(message)
     own = [keyid for keyid in keys if keyid.startswith(subject + "#")]
     own.sort(key=lambda keyid: (keyid != signer, -parse_keyid(keyid)[1]))
     return own
-
-
-def _open_own(event: ConsentEvent, box: bytes, keyids: Sequence[str], key_of: KeyOf) -> OwnBox:
-    refusal: Error = NotFoundError(
-        "not-addressed", f"the own box of consent event {event.seq} is for keys not held here"
-    )
-    for keyid in keyids:
-        try:
-            return open_own_box(event, box, keyid=keyid, key=key_of(keyid))
-        except (VerificationError, NotFoundError) as error:
-            if error.code not in ("not-openable", "not-addressed"):
-                raise
-            refusal = error
-    raise refusal
 
 
 class GrantsView:

@@ -266,8 +266,11 @@ class Network(Nodes):
         Others are left out, so that their signatures are unknown. Raises as `verify_key`.
         """
         who = await self.subject(subject)
-        allowed = {subject, *who.identity.managers()} | ({who.manager} if who.manager else set())
-        return {name: await self.verify_key(name) for name in set(signers) if name.partition("#")[0] in allowed}
+        names = {name: name.partition("#")[0] for name in signers}
+        allowed = {subject, who.manager}
+        if not allowed.issuperset(names.values()):
+            allowed |= who.identity.managers().keys()
+        return {name: await self.verify_key(name) for name, token in names.items() if token in allowed}
 
     async def recipient(self, token: str) -> tuple[str, SealingPublicKey]:
         """Whom a grant is sealed to: (keyid, key) of a person, or of an organisation with its reading key.

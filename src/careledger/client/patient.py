@@ -266,6 +266,7 @@ class Patient:
             recipients=await self._recipients(state, covered, without=grant),
             now_ms=self.network.now_ms(),
             rand=self.network.rand,
+            derive=self.chain.derived,
         )
         published = await self._publish(messages, on_mark=on_mark)
         self.state.save(f"receipts.{grant}", sorted(published.receipts.items()))
@@ -284,6 +285,7 @@ class Patient:
             recipients=await self._recipients(state, compartments),
             now_ms=self.network.now_ms(),
             rand=self.network.rand,
+            derive=self.chain.derived,
         )
         return await self._publish([made.message])
 

@@ -7,7 +7,7 @@ Spec: docs/spec/consent.md section 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
@@ -99,16 +99,19 @@ def seal_box(content: GrantBox | OwnBox, to: SealingPublicKey, *, bound_to: byte
     return to.seal(_encoder.encode(content), info=bound_to)
 
 
-def open_own_box(event: ConsentEvent, box: bytes, *, keyid: str, key: SealingKey) -> OwnBox:
+def open_own_box(
+    event: ConsentEvent, box: bytes, *, keyid: str, key: SealingKey, derive: Callable[[bytes], SealingKey] = SealingKey
+) -> OwnBox:
     """Open the box that the subject sealed to itself; `keyid` is the token#sequence it was sealed to.
 
+    `derive` gives the key of a seed, for who may have it already.
     Raises VerificationError `wrong-box` (not of this event), `not-openable`, `wrong-seed` (not the seed of the key
     that the event publishes); MalformedError `bad-box`.
     """
     if not isinstance(event, Compartments | Rekey) or event.own != box_hash(box):
         raise VerificationError("wrong-box", f"event {event.seq} does not name this box as the subject's own")
     content = _parse(_own_box, key.open(box, info=_info_of(event, keyid)))
-    _check_seeds(event, content.seeds)
+    _check_seeds(event, content.seeds, derive)
     return content
 
 
@@ -124,7 +127,7 @@ def open_grant_box(event: ConsentEvent, box: bytes, *, keyid: str, key: SealingK
         raise VerificationError("wrong-box", f"grant {event.grant} is sealed to {event.to}, not to {keyid}")
     content = _parse(_grant_box, key.open(box, info=_info_of(event, keyid)))
     if isinstance(event, Rekey):
-        _check_seeds(event, content.seeds)
+        _check_seeds(event, content.seeds, SealingKey)
     return content
 
 
@@ -204,10 +207,12 @@ def _info_of(event: ConsentEvent, to: str) -> bytes:
     return box_info(event.network, use, subject=event.subject, seq=event.seq, prev=event.prev, to=to)
 
 
-def _check_seeds(event: Compartments | Rekey, seeds: Mapping[str, tuple[int, bytes]]) -> None:
+def _check_seeds(
+    event: Compartments | Rekey, seeds: Mapping[str, tuple[int, bytes]], derive: Callable[[bytes], SealingKey]
+) -> None:
     keys = {slot.compartment: (slot.epoch, slot.key) for slot in event.slots}
     for compartment, (epoch, seed) in seeds.items():
-        if keys.get(compartment) != (epoch, b64(SealingKey(seed).public)):
+        if keys.get(compartment) != (epoch, b64(derive(seed).public)):
             raise VerificationError(
                 "wrong-seed", f"a seed for compartment {compartment} is not that of the key event {event.seq} publishes"
             )

@@ -32,7 +32,6 @@ from careledger.consent.event import (
     Role,
     Slot,
     box_hash,
-    decode_event,
 )
 from careledger.consent.state import EMPTY, ConsentState, fold
 from careledger.errors import NotFoundError, UnavailableError
@@ -53,6 +52,7 @@ __all__ = [
 ]
 
 Rand = Callable[[int], bytes]
+Derive = Callable[[bytes], SealingKey]
 Recipient = tuple[str, SealingPublicKey]
 """Whom a box is sealed to: keyid (token#sequence) and public key."""
 
@@ -198,10 +198,12 @@ def make_rekey(
     recipients: Mapping[str, Recipient | None],
     now_ms: int,
     rand: Rand,
+    derive: Derive = SealingKey,
 ) -> Rekeyed:
     """Move `compartments` up an epoch and seal the new seeds to whom `remaining_grantees` names.
 
     `recipients` maps each of these to keyid and key; None leaves one out on purpose (a deactivated identity).
+    `derive` gives the key of a new seed, for who wants to keep it.
     Raises UnavailableError `unknown-recipient` for a grantee that isn't in it; NotFoundError `no-seed`.
     """
     fresh: dict[str, tuple[int, bytes]] = {}
@@ -213,7 +215,7 @@ def make_rekey(
         prev = encrypt_previous_seed(
             old, new, network=writer.network, subject=writer.subject, compartment=compartment, epoch=epoch + 1
         )
-        key = b64(SealingKey(new).public)
+        key = b64(derive(new).public)
         slots.append(RekeyedSlot(compartment=compartment, epoch=epoch + 1, key=key, prev=prev))
     own = _seal_own(writer, state, OwnBox(names={}, seeds=fresh))
     named: list[Box] = []
@@ -242,19 +244,22 @@ def make_revocation_with_rekey(
     recipients: Mapping[str, Recipient | None],
     now_ms: int,
     rand: Rand,
+    derive: Derive = SealingKey,
 ) -> tuple[list[EventMessage], Seeds]:
     """Revoke `grant` and move the compartments it let somebody read up an epoch: [revoke, rekey], and the new seeds.
 
     A grant by record ids or without `read` gave no seeds, so there is nothing to rekey: [revoke] alone.
     Raises VerificationError `unknown-grant`, `already-revoked`, and as `make_rekey`.
     """
-    revocation = make_revocation(writer, state, grant, now_ms=now_ms)
+    event = Revoke(**_common(writer, state, now_ms), grant=grant)
+    revocation, after = _signed(writer, state, event, [])
     terms = state.grants[grant].terms
     compartments = (terms.compartments or []) if "read" in terms.rights else []
     if not compartments:
         return [revocation], {}
-    after = fold(state, *_read_back(revocation))
-    rekeyed = make_rekey(writer, after, compartments, seeds=seeds, recipients=recipients, now_ms=now_ms, rand=rand)
+    rekeyed = make_rekey(
+        writer, after, compartments, seeds=seeds, recipients=recipients, now_ms=now_ms, rand=rand, derive=derive
+    )
     return [revocation, rekeyed.message], rekeyed.seeds
 
 
@@ -286,7 +291,7 @@ def make_merge(writer: Writer, state: ConsentState, keep: str, *, now_ms: int) -
         raise AssertionError("a merge needs a fork of two heads, and keeps one of them")
     common = {**_common(writer, state, now_ms), "prev": keep}
     event = Merge(**common, prevs=sorted(state.heads), keep=keep)
-    return _envelope(writer, event, [])
+    return _envelope(writer, canonical.encode(event), [])
 
 
 def _common(writer: Writer, state: ConsentState, now_ms: int) -> dict[str, Any]:
@@ -318,17 +323,19 @@ def _seal_for(writer: Writer, state: ConsentState, content: OwnBox | GrantBox, t
 
 
 def _sign(writer: Writer, state: ConsentState, event: ConsentEvent, boxes: list[bytes]) -> EventMessage:
-    """Sign an event after making sure that it may follow `state`, so that no refusal comes from a custodian."""
-    fold(state, event, dsse.message_id(CONSENT_TYPE, canonical.encode(event)).hex())
-    return _envelope(writer, event, boxes)
+    return _signed(writer, state, event, boxes)[0]
 
 
-def _envelope(writer: Writer, event: ConsentEvent, boxes: list[bytes]) -> EventMessage:
-    envelope = dsse.sign(CONSENT_TYPE, canonical.encode(event), [writer.signer])
+def _signed(
+    writer: Writer, state: ConsentState, event: ConsentEvent, boxes: list[bytes]
+) -> tuple[EventMessage, ConsentState]:
+    """Sign an event after making sure that it may follow `state`, so that no refusal comes from a custodian; returns
+    the state after it too."""
+    payload = canonical.encode(event)
+    after = fold(state, event, dsse.message_id(CONSENT_TYPE, payload).hex())
+    return _envelope(writer, payload, boxes), after
+
+
+def _envelope(writer: Writer, payload: bytes, boxes: list[bytes]) -> EventMessage:
+    envelope = dsse.sign(CONSENT_TYPE, payload, [writer.signer])
     return EventMessage(envelope=canonical.encode(envelope), boxes=boxes)
-
-
-def _read_back(message: EventMessage) -> tuple[ConsentEvent, str]:
-    envelope = canonical.decode(message.envelope, dsse.Envelope)
-    payload = unb64(envelope.payload)
-    return decode_event(payload), dsse.message_id(CONSENT_TYPE, payload).hex()

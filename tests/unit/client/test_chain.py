@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 import pytest
 
 from careledger.client.chain import GrantsView, OwnChain
-from careledger.consent import EventMessage, Writer, decode_event_message, encode_event_message, make_rekey
+from careledger.consent import (
+    EventMessage,
+    Writer,
+    decode_event_message,
+    encode_event_message,
+    fold,
+    make_rekey,
+    read_event,
+)
 from careledger.consent.subject import first_compartments
-from careledger.errors import Error, NotFoundError, VerificationError
+from careledger.errors import ConflictError, Error, NotFoundError, VerificationError
 from careledger.identity import DeviceSecrets, device_secrets, new_person
 from careledger.seal import SealingKey, SealingPublicKey, keyid
 
@@ -113,6 +122,64 @@ def test_events_in_any_order_give_the_same_state(subject: Subject) -> None:
     other.add(reversed(messages), keys=subject.verify_keys(), key_of=subject.key_of)
     assert other.state == subject.chain.state
     assert other.seeds() == subject.chain.seeds()
+
+
+@pytest.mark.parametrize("order", [[[0], [1], [2], [3]], [[0, 1], [3, 2]], [[0, 2, 3], [1]], [[3], [2], [1, 0]]])
+def test_events_in_parts_and_out_of_order_give_the_same_as_all_at_once(
+    subject: Subject, order: list[list[int]]
+) -> None:
+    subject.begin(subject.devices[0])
+    for device in subject.devices:
+        subject.add(subject.rekeyed(device))
+    messages = subject.chain.messages
+    other = OwnChain(network=NETWORK, subject=subject.token)
+    for part in order:
+        # What comes before them comes with a later part.
+        with contextlib.suppress(ConflictError):
+            other.add([messages[at] for at in part], keys=subject.verify_keys(), key_of=subject.key_of)
+        other.seeds()
+    assert other.state == subject.chain.state
+    assert other.events == subject.chain.events
+    assert other.messages == messages
+    assert other.seeds() == subject.chain.seeds()
+
+
+def test_what_follows_an_event_of_a_replaced_key_is_refused_as_well(subject: Subject) -> None:
+    subject.begin(subject.devices[0])
+    subject.add(subject.rekeyed(subject.devices[1]))
+    stolen = subject.rekeyed(subject.devices[0])
+    with pytest.raises(VerificationError):
+        subject.add(stolen)
+    before = subject.chain.state
+    after = fold(before, *read_event(stolen, network=NETWORK, subject=subject.token, keys=subject.verify_keys()))
+    following = make_rekey(
+        subject.writer(subject.devices[2]),
+        after,
+        sorted(after.compartments)[2:],
+        seeds=subject.chain.seeds(),
+        recipients={},
+        now_ms=NOW,
+        rand=os.urandom,
+    ).message
+    with pytest.raises(VerificationError) as refused:
+        subject.add(following)
+    assert refused.value.code == "old-signer"
+    assert subject.chain.state == before
+
+
+def test_a_message_that_does_not_open_leaves_the_chain_as_it_was(subject: Subject) -> None:
+    subject.begin(subject.devices[0])
+    messages = [subject.rekeyed(subject.devices[1])]
+    before = subject.chain.messages
+
+    def locked(to: str) -> SealingKey:
+        raise NotFoundError("not-addressed", "not ours")
+
+    for _ in range(2):
+        with pytest.raises(NotFoundError):
+            subject.chain.add(messages, keys=subject.verify_keys(), key_of=locked)
+        assert subject.chain.messages == before
+    assert subject.chain.add(messages, keys=subject.verify_keys(), key_of=subject.key_of) == 1
 
 
 def test_an_event_of_somebody_else_is_refused(subject: Subject) -> None:
