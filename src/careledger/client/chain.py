@@ -23,6 +23,7 @@ from careledger.consent import (
     Revoke,
     Seeds,
     box_for,
+    encode_event_message,
     find_box,
     fold,
     fold_fork,
@@ -58,6 +59,7 @@ class _Kept(NamedTuple):
     event: ConsentEvent
     message_id: str
     signer: str
+    encoded: bytes
 
 
 class OwnChain:
@@ -88,6 +90,11 @@ class OwnChain:
         return [kept.message for kept in self._ordered]
 
     @property
+    def encoded(self) -> list[bytes]:
+        """All events as they travel and are remembered, in the same order."""
+        return [kept.encoded for kept in self._ordered]
+
+    @property
     def events(self) -> list[tuple[ConsentEvent, str]]:
         """All events with their hex message ids, in the order of their numbers."""
         return [(kept.event, kept.message_id) for kept in self._ordered]
@@ -107,7 +114,7 @@ class OwnChain:
             event, message_id = read_event(message, network=self.network, subject=self.subject, keys=keys)
             last = [*last[-7:], message]
             if message_id not in self._kept and message_id not in fresh:
-                kept = _Kept(message, event, message_id, signer_of(message))
+                kept = _Kept(message, event, message_id, signer_of(message), encode_event_message(message))
                 self._open(kept, keys=keys, key_of=key_of)
                 fresh[message_id] = kept
         self._last = last
@@ -184,7 +191,7 @@ class OwnChain:
         """
         sequences = dict(self._sequences)
         self._sequences.clear()
-        for _, event, message_id, signer in newest:
+        for _, event, message_id, signer, _ in newest:
             token, sequence = parse_keyid(signer)
             before = sequences.get(event.prev, 0)
             managed = token != self.subject

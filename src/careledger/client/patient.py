@@ -30,7 +30,6 @@ from careledger.consent import (
     Range,
     Writer,
     decode_event_message,
-    encode_event_message,
     first_compartments,
     make_file,
     make_grant,
@@ -169,7 +168,7 @@ class Patient:
         self._loaded = True
 
     def _save(self) -> None:
-        self.state.save(_CHAIN, [encode_event_message(message) for message in self.chain.messages])
+        self.state.save(_CHAIN, self.chain.encoded)
 
     def writer(self) -> Writer:
         """Who writes events now, and whom the subject's own boxes go to."""
@@ -345,9 +344,10 @@ class Patient:
         await self._take(messages)
         self._save()
         who = await self.network.subject(self.subject)
+        sending = _Sending.of(messages)
         done: Spread[list[bytes]] = await spread(
             who.custodians,
-            lambda node: self._send_from_behind(node, messages),
+            lambda node: self._send_from_behind(node, sending),
             marks=consent_marks(who.n, who.threshold, who.faults),
             on_mark=on_mark,
         )
@@ -365,27 +365,38 @@ class Patient:
             receipts=done.acks,
         )
 
-    async def _send_from_behind(self, node: Node, messages: list[EventMessage]) -> list[bytes]:
+    async def _send_from_behind(self, node: Node, sending: _Sending) -> list[bytes]:
         """As `_send`; a custodian that lacks an event before these gets the newest of the chain with them at once,
         rather than refuse everything until its peers have told it."""
         try:
-            return await self._send(node, messages)
+            return await self._send(node, sending)
         except ConflictError as behind:
             recent = self.chain.messages[-_SENT_ALONG_MAX:]
-            if behind.code not in ("bad-sequence", "bad-prev") or len(recent) <= len(messages):
+            if behind.code not in ("bad-sequence", "bad-prev") or len(recent) <= len(sending.ids):
                 raise
-        receipts = await self._send(node, recent)
-        new = {message.envelope for message in messages}
-        return [receipt for message, receipt in zip(recent, receipts, strict=True) if message.envelope in new]
+        along = _Sending.of(recent)
+        receipts = await self._send(node, along)
+        return [receipt for one, receipt in zip(along.ids, receipts, strict=True) if one in sending.ids]
 
-    async def _send(self, node: Node, messages: list[EventMessage]) -> list[bytes]:
-        answer = await self.network.wire.post(node.url, "/v1/consent", msgspec.msgpack.encode(messages))
+    async def _send(self, node: Node, sending: _Sending) -> list[bytes]:
+        answer = await self.network.wire.post(node.url, "/v1/consent", sending.body)
         said = decoded(answer, ConsentReceipts, now_ms=self.network.now_ms)
-        if len(said.receipts) != len(messages):
+        if len(said.receipts) != len(sending.ids):
             raise VerificationError(
-                "missing-receipt", f"the node gave {len(said.receipts)} receipts for {len(messages)} events"
+                "missing-receipt", f"the node gave {len(said.receipts)} receipts for {len(sending.ids)} events"
             )
-        for receipt, message in zip(said.receipts, messages, strict=True):
-            message_id = envelope_message_id(decode(message.envelope, Envelope, size_max=_ENVELOPE_MAX))
+        for receipt, message_id in zip(said.receipts, sending.ids, strict=True):
             checked_keep_receipt(receipt, node, network=self.network.id, message_id=message_id)
         return [encode_receipt(receipt) for receipt in said.receipts]
+
+
+class _Sending(msgspec.Struct, frozen=True):
+    """Events on their way to every custodian: the body of the request, and the message ids its receipts must name."""
+
+    body: bytes
+    ids: list[bytes]
+
+    @classmethod
+    def of(cls, messages: Sequence[EventMessage]) -> _Sending:
+        envelopes = [decode(message.envelope, Envelope, size_max=_ENVELOPE_MAX) for message in messages]
+        return cls(msgspec.msgpack.encode(messages), [envelope_message_id(one) for one in envelopes])

@@ -7,12 +7,15 @@ log's checkpoint can never pass for another's. Other signatures on it (cosignatu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from careledger.errors import MalformedError, VerificationError
 from careledger.tlog.lines import base64, parse_base64, parse_decimal
 from careledger.tlog.note import ED25519, Note, Signer, Verifier, open_note, parse_unverified_note, sign_note
 
 EXTENSIONS_MAX = 16
+_REMEMBERED = 16
+"""Opened checkpoints: as many as custodians that answer at once. A note has at most 256 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,14 @@ def sign_checkpoint(checkpoint: Checkpoint, *, signer: Signer) -> bytes:
 def open_checkpoint(data: bytes, *, verifier: Verifier) -> Checkpoint:
     """The checkpoint of the log that `verifier` names, its signature checked.
 
+    The last ones that held are remembered with the key they held for: the receipts of one batch carry the same bytes.
     Raises MalformedError as `parse_checkpoint_text`; VerificationError `no-signature`, `bad-signature`, `wrong-origin`.
     """
+    return _opened(data, verifier)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _opened(data: bytes, verifier: Verifier) -> Checkpoint:
     return checkpoint_of(open_note(data, verifiers=[verifier]), verifier=verifier)
 
 
