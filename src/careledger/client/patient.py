@@ -7,6 +7,7 @@ a patient without a device (managed.py).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
@@ -324,18 +325,17 @@ class Patient:
     ) -> dict[str, tuple[str, SealingPublicKey] | None]:
         """Keys of who may still read; None for a deactivated identity."""
         remaining = {given.terms.grantee for grant, given in state.grants.items() if grant != without}
-        named = remaining_grantees(state, compartments, now_ms=self.network.now_ms())
-        found: dict[str, tuple[str, SealingPublicKey] | None] = {}
-        for grantee in named:
-            if grantee not in remaining:
-                continue
+        named = sorted(remaining_grantees(state, compartments, now_ms=self.network.now_ms()).keys() & remaining)
+
+        async def recipient(grantee: str) -> tuple[str, SealingPublicKey] | None:
             try:
-                found[grantee] = await self.network.recipient(grantee)
+                return await self.network.recipient(grantee)
             except NotFoundError as error:
                 if error.code != "unknown-keys":
                     raise
-                found[grantee] = None
-        return found
+                return None
+
+        return dict(zip(named, await asyncio.gather(*map(recipient, named)), strict=True))
 
     async def _publish(
         self, messages: list[EventMessage], *, on_mark: Callable[[str, float], None] | None = None

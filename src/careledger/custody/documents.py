@@ -26,6 +26,8 @@ _KEY_BOX_BYTES_MAX = 16 << 10
 _MANAGED_BYTES_MAX = 4 << 10
 EVENTS_AT_ONCE_MAX = 64
 _EVENT_BYTES_MAX = 1 << 20
+_LIGHT_EVENTS_MAX = 2
+"""A revocation with its rekey is no more work than an access, and must not wait behind imports."""
 
 
 def claimed_subject(message: EventMessage) -> str:
@@ -194,13 +196,12 @@ class _Events(msgspec.Struct):
 
 
 class _EventsJob:
-    light = False
-
     def __init__(self, custodian: Custodian, messages: Sequence[EventMessage], subject: str, via: str | None) -> None:
         self._custodian = custodian
         self._messages = messages
         self._subject = subject
         self._via = via
+        self.light = len(messages) <= _LIGHT_EVENTS_MAX
 
     def plan(self, batch: Batch) -> Plan:
         custodian = self._custodian

@@ -1,9 +1,9 @@
 """The single writer: takes waiting jobs as one batch, lets each decide in index order, commits once, then answers.
 
 The order is the promise of DESIGN 5.4: a job decides and appends, and nothing of its answer exists before the disk
-sync. A batch is whatever waits when the writer becomes idle; there is no timer, the sync itself is the wait. One
-access job alone is committed in place (no thread hop); anything else commits on a one-thread executor while the loop
-goes on parsing and verifying.
+sync. A batch is whatever waits when the writer becomes idle; there is no timer, the sync itself is the wait. One light
+job (an access, a consent event) alone is committed in place (no thread hop); anything else commits on a one-thread
+executor while the loop goes on parsing and verifying.
 
 If the process dies before the commit, nothing happened and nobody was told otherwise; after it, the message can be
 repeated and is answered again. A failed commit leaves the log as it was: the jobs are refused, and what they had
@@ -57,7 +57,7 @@ class Job(Protocol):
     """A request, parsed and verified on arrival. `plan` decides; an Error it raises refuses without an entry."""
 
     light: bool
-    """True for one access request: committed in place when it is alone."""
+    """True for one access request, or an event or two: before all heavy ones, and committed in place when alone."""
 
     def plan(self, batch: Batch) -> Plan: ...
 

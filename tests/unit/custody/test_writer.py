@@ -208,6 +208,19 @@ def test_one_heavy_job_a_batch_so_that_opens_do_not_wait_for_imports(town, monke
     assert batches == [[b'"light"'] * 3 + [b'"heavy"'], [b'"heavy"'], [b'"heavy"']]
 
 
+def test_a_revocation_does_not_wait_behind_imports_that_came_before_it(case):
+    keeper, size = case.keeper, case.keeper.size
+    revocation = case.subject.revoke()
+
+    async def main() -> None:
+        imports = [keeper.writer.submit(Note(b'{"kind":"import"}', light=False)) for _ in range(3)]
+        await asyncio.gather(keeper.events.keep([revocation], subject=case.subject.token), *imports)
+
+    case.town.run(main())
+    # The first one was under way when it came.
+    assert [one.get("reason", "import") for one in keeper.entries(size)] == ["import", "consent", "import", "import"]
+
+
 def test_a_lone_access_is_committed_in_place_and_anything_else_on_the_commit_thread(town, monkeypatch):
     keeper, threads = town.keeper(), []
     commit = keeper.store.commit
