@@ -39,6 +39,7 @@ from careledger.identity import (
 from careledger.seal import (
     Payload,
     SealingKey,
+    SealingPublicKey,
     SigningKey,
     decode,
     encode,
@@ -63,7 +64,7 @@ _FILE_BYTES_MAX: Final = 64 << 20
 class HeldKeys:
     """An identity's private keys in use: signs under its current keyid, opens what was sealed to any keyid it had."""
 
-    __slots__ = ("_sealing", "device", "kind", "sequence", "signing", "token")
+    __slots__ = ("_recipient", "_sealing", "device", "kind", "sequence", "signing", "token")
 
     def __init__(self, *, token: str, kind: Kind, device: DeviceSecrets, sequence: int | None = None) -> None:
         """`sequence`: the newest operation of the identity under these keys (updates raise it), else the device's."""
@@ -73,6 +74,7 @@ class HeldKeys:
         self.sequence = device.sequence if sequence is None else sequence
         self.signing: SigningKey = device.signing_key()
         self._sealing: dict[bytes, SealingKey] = {}
+        self._recipient: SealingPublicKey | None = None
 
     @property
     def keyid(self) -> str:
@@ -82,6 +84,14 @@ class HeldKeys:
     def signer(self) -> tuple[str, SigningKey]:
         """(keyid, signing key), as seal.sign takes it."""
         return self.keyid, self.signing
+
+    @property
+    def recipient(self) -> tuple[str, SealingPublicKey]:
+        """(keyid, public key), for what is sealed to oneself."""
+        public = self.sealing().public
+        if self._recipient is None or self._recipient.raw != public:
+            self._recipient = SealingPublicKey(public)
+        return self.keyid, self._recipient
 
     def sealing(self, to: str | None = None) -> SealingKey:
         """The private key of keyid `to` (None: the current one): the one in force after that operation.

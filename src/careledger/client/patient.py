@@ -14,14 +14,14 @@ from typing import Final
 
 import msgspec
 
-from careledger.access import ConsentAnswer, ReadConsent, Receipt, SignedRead, encode_receipt
+from careledger.access import ConsentAnswer, ReadConsent, SignedRead
 from careledger.client.asking import Pace, Race
 from careledger.client.chain import OwnChain, signer_of
 from careledger.client.exchange import decoded, gist
 from careledger.client.keys import HeldKeys, State
 from careledger.client.network import Network
 from careledger.client.nodes import Node
-from careledger.client.receipts import checked_keep_receipt
+from careledger.client.receipts import ConsentReceipts, EventsSent
 from careledger.client.spread import Spread, consent_marks, spread
 from careledger.consent import (
     ConsentState,
@@ -40,25 +40,16 @@ from careledger.consent import (
     remaining_grantees,
 )
 from careledger.consent.event import Right, Role
-from careledger.errors import ConflictError, Error, NotFoundError, UnavailableError, VerificationError
+from careledger.errors import ConflictError, Error, NotFoundError, UnavailableError
 from careledger.fhir import CATEGORIES
-from careledger.seal import Envelope, SealingPublicKey, decode, encode, envelope_message_id, sign
+from careledger.seal import SealingKey, SealingPublicKey, encode, sign
 
 __all__ = ["Granted", "Patient", "Published"]
 
 DAY_MS: Final = 24 * 3600 * 1000
-_ENVELOPE_MAX: Final = 1 << 19
 _CHAIN: Final = "chain"
 _SENT_ALONG_MAX: Final = 32
 """Events sent again to a custodian that is behind: about a megabyte, a fourth of what a node takes at once."""
-
-
-class ConsentReceipts(msgspec.Struct, frozen=True, array_like=True):
-    """The answer of POST /v1/consent: a receipt for each event sent, and the head after them."""
-
-    receipts: list[Receipt]
-    seq: int
-    head: str
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +108,10 @@ class Patient:
 
     # The chain
 
-    async def refresh(self) -> ConsentState:
+    async def refresh(self, *, meanwhile: Callable[[], object] | None = None) -> ConsentState:
         """Read the newest events from t custodians; returns the state. Call before showing or deciding anything.
 
+        `meanwhile` is called once the custodians have been asked: work that does not depend on their answers.
         Raises UnavailableError `not-enough-custodians`; VerificationError where an event does not hold.
         """
         await self._load()
@@ -129,6 +121,8 @@ class Patient:
             who.custodians, lambda node: self._read(node, since), pace=self.pace, at_once=who.threshold
         )
         async with race:
+            if meanwhile is not None:
+                asyncio.get_running_loop().call_soon(meanwhile)
             while len(race.answers) < who.threshold:
                 if race.possible < who.threshold or not await race.more():
                     raise UnavailableError(
@@ -177,7 +171,7 @@ class Patient:
             network=self.network.id,
             subject=self.subject,
             signer=self.signer.signer,
-            owner=(self.keys.keyid, SealingPublicKey(self.keys.sealing().public)),
+            owner=self.keys.recipient,
             role=self.role,
         )
 
@@ -255,22 +249,31 @@ class Patient:
 
         The receipts are kept in the folder. Raises VerificationError `unknown-grant`, `already-revoked`; as `refresh`.
         """
-        state = await self.refresh()
-        given = state.grants.get(grant)
-        covered = list(given.terms.compartments or ()) if given is not None else []
+        await self._load()
+        fresh: dict[str, SealingKey] = {}
+        state = await self.refresh(meanwhile=lambda: fresh.update(self._fresh(self._readable(grant))))
         messages, _ = make_revocation_with_rekey(
             self.writer(),
             state,
             grant,
             seeds=self.chain.seeds(),
-            recipients=await self._recipients(state, covered, without=grant),
+            recipients=await self._recipients(state, self._readable(grant), without=grant),
             now_ms=self.network.now_ms(),
             rand=self.network.rand,
-            derive=self.chain.derived,
+            fresh=fresh,
         )
         published = await self._publish(messages, on_mark=on_mark)
         self.state.save(f"receipts.{grant}", sorted(published.receipts.items()))
         return published
+
+    def _readable(self, grant: str) -> Sequence[str]:
+        """The compartments that a grant lets somebody read."""
+        given = self.chain.state.grants.get(grant)
+        return (given.terms.compartments or ()) if given is not None and "read" in given.terms.rights else ()
+
+    def _fresh(self, compartments: Sequence[str]) -> dict[str, SealingKey]:
+        """New keys, which the own chain finds again when it checks the rekey that they are for."""
+        return {one: self.chain.derived(self.network.rand(32)) for one in compartments}
 
     async def rekey(self, categories: Sequence[str] | None = None) -> Published:
         """Move categories (None: all compartments) up an epoch, as after a rotation or a merge."""
@@ -285,7 +288,7 @@ class Patient:
             recipients=await self._recipients(state, compartments),
             now_ms=self.network.now_ms(),
             rand=self.network.rand,
-            derive=self.chain.derived,
+            fresh=self._fresh(compartments),
         )
         return await self._publish([made.message])
 
@@ -344,7 +347,7 @@ class Patient:
         await self._take(messages)
         self._save()
         who = await self.network.subject(self.subject)
-        sending = _Sending.of(messages)
+        sending = EventsSent.of(messages)
         done: Spread[list[bytes]] = await spread(
             who.custodians,
             lambda node: self._send_from_behind(node, sending),
@@ -365,7 +368,7 @@ class Patient:
             receipts=done.acks,
         )
 
-    async def _send_from_behind(self, node: Node, sending: _Sending) -> list[bytes]:
+    async def _send_from_behind(self, node: Node, sending: EventsSent) -> list[bytes]:
         """As `_send`; a custodian that lacks an event before these gets the newest of the chain with them at once,
         rather than refuse everything until its peers have told it."""
         try:
@@ -374,29 +377,11 @@ class Patient:
             recent = self.chain.messages[-_SENT_ALONG_MAX:]
             if behind.code not in ("bad-sequence", "bad-prev") or len(recent) <= len(sending.ids):
                 raise
-        along = _Sending.of(recent)
+        along = EventsSent.of(recent)
         receipts = await self._send(node, along)
         return [receipt for one, receipt in zip(along.ids, receipts, strict=True) if one in sending.ids]
 
-    async def _send(self, node: Node, sending: _Sending) -> list[bytes]:
+    async def _send(self, node: Node, sending: EventsSent) -> list[bytes]:
         answer = await self.network.wire.post(node.url, "/v1/consent", sending.body)
         said = decoded(answer, ConsentReceipts, now_ms=self.network.now_ms)
-        if len(said.receipts) != len(sending.ids):
-            raise VerificationError(
-                "missing-receipt", f"the node gave {len(said.receipts)} receipts for {len(sending.ids)} events"
-            )
-        for receipt, message_id in zip(said.receipts, sending.ids, strict=True):
-            checked_keep_receipt(receipt, node, network=self.network.id, message_id=message_id)
-        return [encode_receipt(receipt) for receipt in said.receipts]
-
-
-class _Sending(msgspec.Struct, frozen=True):
-    """Events on their way to every custodian: the body of the request, and the message ids its receipts must name."""
-
-    body: bytes
-    ids: list[bytes]
-
-    @classmethod
-    def of(cls, messages: Sequence[EventMessage]) -> _Sending:
-        envelopes = [decode(message.envelope, Envelope, size_max=_ENVELOPE_MAX) for message in messages]
-        return cls(msgspec.msgpack.encode(messages), [envelope_message_id(one) for one in envelopes])
+        return sending.checked(said, node, network=self.network.id)

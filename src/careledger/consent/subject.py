@@ -52,7 +52,6 @@ __all__ = [
 ]
 
 Rand = Callable[[int], bytes]
-Derive = Callable[[bytes], SealingKey]
 Recipient = tuple[str, SealingPublicKey]
 """Whom a box is sealed to: keyid (token#sequence) and public key."""
 
@@ -198,26 +197,26 @@ def make_rekey(
     recipients: Mapping[str, Recipient | None],
     now_ms: int,
     rand: Rand,
-    derive: Derive = SealingKey,
+    fresh: Mapping[str, SealingKey] | None = None,
 ) -> Rekeyed:
     """Move `compartments` up an epoch and seal the new seeds to whom `remaining_grantees` names.
 
     `recipients` maps each of these to keyid and key; None leaves one out on purpose (a deactivated identity).
-    `derive` gives the key of a new seed, for who wants to keep it.
+    `fresh` has new keys by compartment that were made ahead; they must be used once. Others come from `rand`.
     Raises UnavailableError `unknown-recipient` for a grantee that isn't in it; NotFoundError `no-seed`.
     """
-    fresh: dict[str, tuple[int, bytes]] = {}
+    given = fresh or {}
+    renewed: dict[str, tuple[int, bytes]] = {}
     slots: list[RekeyedSlot] = []
     for compartment in sorted(compartments):
         epoch, old = _current_seed(state, seeds, compartment)
-        new = rand(32)
-        fresh[compartment] = (epoch + 1, new)
+        new = given.get(compartment) or SealingKey(rand(32))
+        renewed[compartment] = (epoch + 1, new.seed)
         prev = encrypt_previous_seed(
-            old, new, network=writer.network, subject=writer.subject, compartment=compartment, epoch=epoch + 1
+            old, new.seed, network=writer.network, subject=writer.subject, compartment=compartment, epoch=epoch + 1
         )
-        key = b64(derive(new).public)
-        slots.append(RekeyedSlot(compartment=compartment, epoch=epoch + 1, key=key, prev=prev))
-    own = _seal_own(writer, state, OwnBox(names={}, seeds=fresh))
+        slots.append(RekeyedSlot(compartment=compartment, epoch=epoch + 1, key=b64(new.public), prev=prev))
+    own = _seal_own(writer, state, OwnBox(names={}, seeds=renewed))
     named: list[Box] = []
     boxes: list[bytes] = [own]
     for grantee, readable in remaining_grantees(state, compartments, now_ms=now_ms).items():
@@ -226,12 +225,12 @@ def make_rekey(
         to = recipients[grantee]
         if to is None:
             continue
-        content = GrantBox(names={}, seeds={compartment: fresh[compartment] for compartment in readable})
+        content = GrantBox(names={}, seeds={compartment: renewed[compartment] for compartment in readable})
         box = _seal_for(writer, state, content, to)
         named.append(Box(to=to[0], hash=box_hash(box)))
         boxes.append(box)
     event = Rekey(**_common(writer, state, now_ms), slots=slots, boxes=named, own=box_hash(own))
-    new_seeds: Seeds = {(compartment, epoch): seed for compartment, (epoch, seed) in fresh.items()}
+    new_seeds: Seeds = {(compartment, epoch): seed for compartment, (epoch, seed) in renewed.items()}
     return Rekeyed(message=_sign(writer, state, event, boxes), seeds=new_seeds)
 
 
@@ -244,7 +243,7 @@ def make_revocation_with_rekey(
     recipients: Mapping[str, Recipient | None],
     now_ms: int,
     rand: Rand,
-    derive: Derive = SealingKey,
+    fresh: Mapping[str, SealingKey] | None = None,
 ) -> tuple[list[EventMessage], Seeds]:
     """Revoke `grant` and move the compartments it let somebody read up an epoch: [revoke, rekey], and the new seeds.
 
@@ -258,7 +257,7 @@ def make_revocation_with_rekey(
     if not compartments:
         return [revocation], {}
     rekeyed = make_rekey(
-        writer, after, compartments, seeds=seeds, recipients=recipients, now_ms=now_ms, rand=rand, derive=derive
+        writer, after, compartments, seeds=seeds, recipients=recipients, now_ms=now_ms, rand=rand, fresh=fresh
     )
     return [revocation, rekeyed.message], rekeyed.seeds
 

@@ -125,6 +125,37 @@ def test_a_receipt_for_something_else_is_no_acknowledgement(lab: Any, make_treat
     assert not done.complete
 
 
+def test_every_revocation_has_keys_of_its_own(lab: Any, make_treated: Any) -> None:
+    """Keys are made while the head is read; two revocations, one of them refused, must not share any."""
+    treated = make_treated()
+    patient = treated.patient
+    lab.run(patient.revoke(treated.grant))
+    with pytest.raises(VerificationError, match="revoked already"):
+        lab.run(patient.revoke(treated.grant))
+    with pytest.raises(VerificationError, match="no grant"):
+        lab.run(patient.revoke("ab" * 16))
+    keys = lab.run(lab.person())
+    granted = lab.run(patient.grant(keys.token, categories=["about", "results"], expires_ms=lab.expires()))
+    lab.run(patient.revoke(granted.grant))
+    lab.run(patient.rekey(["about"]))
+    seeds = list(patient.chain.seeds().values())
+    assert len(set(seeds)) == len(seeds)
+    about = patient.chain.compartment_of("about")
+    assert [epoch for compartment, epoch in sorted(patient.chain.seeds()) if compartment == about] == [1, 2, 3, 4]
+
+
+def test_a_grant_that_another_device_gave_is_revoked_with_a_rekey(lab: Any, make_treated: Any) -> None:
+    """It isn't known before the head is read, so no key was made ahead for it."""
+    treated = make_treated()
+    second = Patient(lab.network, treated.patient.keys, state=MemoryState())
+    lab.run(second.refresh())
+    keys = lab.run(lab.person())
+    granted = lab.run(treated.patient.grant(keys.token, categories=["about"], expires_ms=lab.expires()))
+    done = lab.run(second.revoke(granted.grant))
+    assert done.complete
+    assert second.chain.state.compartments[second.chain.compartment_of("about")][0] == 2
+
+
 def test_after_revocation_the_other_reader_reads_old_and_new_records(
     lab: Any, make_treated: Any, make_bundle: Any
 ) -> None:

@@ -34,6 +34,27 @@ def flat(seeds: dict[str, tuple[int, bytes]]) -> consent.Seeds:
     return {(compartment, epoch): seed for compartment, (epoch, seed) in seeds.items()}
 
 
+def test_a_rekey_takes_keys_made_ahead_and_makes_the_others(chain: Any) -> None:
+    ahead, another = SealingKey(bytes(range(32))), min({*chain.state.compartments} - {chain.about, chain.private})
+    made = consent.make_rekey(
+        chain.writer,
+        chain.state,
+        [chain.about, chain.private],
+        seeds=chain.seeds,
+        recipients={},
+        now_ms=chain.now,
+        rand=chain.rand,
+        fresh={chain.about: ahead, another: SealingKey(bytes(32))},
+    )
+    event = chain.add(made.message)
+    assert isinstance(event, consent.Rekey)
+    keys = {slot.compartment: slot.key for slot in event.slots}
+    assert keys.keys() == {chain.about, chain.private}
+    assert keys[chain.about] == b64(ahead.public)
+    assert made.seeds[chain.about, 2] == ahead.seed
+    assert keys[chain.private] == b64(SealingKey(made.seeds[chain.private, 2]).public)
+
+
 def test_the_subject_recovers_names_and_seeds_from_its_own_boxes(chain: Any) -> None:
     event = chain.events[0][0]
     box = chain.messages[0].boxes[0]
