@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from careledger.errors import Error, UnavailableError
@@ -23,6 +24,9 @@ EntryRow = tuple[int, int, bytes, bytes | None, bytes | None, int | None]
 """One row of `entries`: index, number of the kind, digest, salt, body, subject's row id."""
 
 KINDS = ("keep", "access", "erase", "system")
+_ENTRY = "(?,?,?,?,?,?)"
+_TOGETHER = 32
+"""Entries of one INSERT: a fourth cheaper than one each, where a batch has that many."""
 _CACHE_KIB = 8192
 _AUTOCHECKPOINT_PAGES = 4000
 
@@ -136,7 +140,7 @@ class Store:
 
     def commit(
         self,
-        entries: Iterable[EntryRow],
+        entries: Sequence[EntryRow],
         rows: Iterable[Row],
         keys: Sequence[tuple[int, bytes]],
         log: tuple[int, bytes] | None,
@@ -145,8 +149,11 @@ class Store:
         as they were (but for keys of entries that do not exist, which are overwritten later)."""
         if keys:
             self._run(self.keys, [("INSERT OR REPLACE INTO wrapping VALUES(?,?)", keys)])
+        whole = len(entries) - len(entries) % _TOGETHER
+        together = [tuple(chain.from_iterable(entries[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
         statements: list[tuple[str, Iterable[Sequence[object]]]] = [
-            ("INSERT INTO entries VALUES(?,?,?,?,?,?)", entries),
+            (f"INSERT INTO entries VALUES{','.join([_ENTRY] * _TOGETHER)}", together),
+            (f"INSERT INTO entries VALUES{_ENTRY}", entries[whole:]),
         ]
         if log is not None:
             statements.append(("INSERT OR REPLACE INTO log VALUES(1,?,?)", [log]))

@@ -208,6 +208,23 @@ def test_one_heavy_job_a_batch_so_that_opens_do_not_wait_for_imports(town, monke
     assert batches == [[b'"light"'] * 3 + [b'"heavy"'], [b'"heavy"'], [b'"heavy"']]
 
 
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 64, 70])
+def test_a_batch_of_any_size_is_stored_whole_and_in_order(town, count):
+    keeper = town.keeper()
+    bodies = [b'{"n":%d}' % number for number in range(count)]
+
+    class Many(Note):
+        def plan(self, batch: Batch) -> Plan:
+            return Plan(entries=[("system", bytes(32), body, None) for body in bodies])
+
+    town.run(_one(keeper, Note()))
+    town.run(_one(keeper, Many(light=False)))
+    stored = list(keeper.store.bodies(0, 2 * count + 2))
+    assert [(index, body) for index, _, _, _, body in stored] == list(enumerate([b"{}", *bodies]))
+    keeper.publish()
+    assert keeper.published_size == count + 1
+
+
 def test_a_revocation_does_not_wait_behind_imports_that_came_before_it(case):
     keeper, size = case.keeper, case.keeper.size
     revocation = case.subject.revoke()
