@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from careledger.errors import MalformedError
@@ -73,6 +74,7 @@ def keyid(token: str, sequence: int) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)
 def parse_keyid(text: str) -> tuple[str, int]:
     """Return (token, sequence) of a keyid; the token's own form is identity's to check.
 

@@ -153,7 +153,7 @@ def test_unb64_checks_the_size() -> None:
         assert refusal.value.code == "bad-base64"
 
 
-@pytest.mark.parametrize("text", ["", "0", "000", "0A", "0g", " 00", "00 ", "0x00", "00\n", "٠٠", "0000"])
+@pytest.mark.parametrize("text", ["", "0", "000", "0A", "0g", " 00", "00 ", "0x00", "00\n", "٠٠", "0000", "0 0 "])
 def test_unhex_takes_only_lower_case_hex_of_the_size(text: str) -> None:
     assert unhex("0f", size=1) == b"\x0f"
     with pytest.raises(MalformedError) as refusal:
