@@ -39,6 +39,7 @@ __all__ = [
     "origin",
     "parse_leaf",
     "request_of",
+    "with_manifests",
 ]
 
 EntryKind: TypeAlias = Literal["keep", "access", "erase", "system"]
@@ -158,6 +159,22 @@ def build_entry(
             details=UNSET if details is None else dict(details),
         )
     )
+
+
+def with_manifests(body: bytes, *, index: int, manifests: Sequence[bytes]) -> list[tuple[bytes, int]]:
+    """The bodies of entries `index`, `index` + 1, … that differ from `body`, which is the first, in number and manifest
+    alone; each with the place of its manifest in it. A submission has one for each record: this is ten times as fast as
+    building each. `body` is of `build_entry`, with `manifests[0]` and without details, envelopes or client.
+    """
+    start, number, rest = body.partition(b'"index":%d,' % index)
+    middle, manifest, end = rest.partition(manifests[0])
+    if not (number and manifest) or index > INTEGER_MAX - len(manifests):
+        raise AssertionError("a body without that index and manifest, or an index out of range")
+    bodies = []
+    for at, manifest in enumerate(manifests, start=index):
+        before = b'%b"index":%d,%b' % (start, at, middle)
+        bodies.append((b"%b%b%b" % (before, manifest, end), len(before)))
+    return bodies
 
 
 def decode_entry(body: bytes) -> EntryBody:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from careledger.access import Receipt
+from careledger.access.entry import SALT_BYTES, with_manifests
 from careledger.consent import Decision, decide_contribution, overtaken
 from careledger.custody.custodian import Custodian
 from careledger.custody.shelf import WRAPPING_BYTES, wrap
@@ -288,21 +289,33 @@ class _SubmissionJob:
 
     def _plan_records(self, batch: Batch, plan: Plan, number: int, subject: int) -> None:
         custodian, checked = self._acceptance.custodian, self._checked
-        state = custodian.chains.state(subject)
+        records, first = checked.records, batch.index + 1
         author = parse_keyid(checked.statement.author)[0]
-        for offset, record in enumerate(checked.records, start=1):
-            index = batch.index + offset
-            manifest = record.manifest
-            body = custodian.body(
-                batch, index, state, kind="keep", decision="accept", reason="manifest", manifest=record.manifest_bytes
-            )
-            at = body.index(record.manifest_bytes)
-            plan.entries.append(("keep", custodian.rand(32), body, None))
+        manifests = [record.manifest_bytes for record in records]
+        body = custodian.body(
+            batch,
+            first,
+            custodian.chains.state(subject),
+            kind="keep",
+            decision="accept",
+            reason="manifest",
+            manifest=manifests[0],
+        )
+        bodies = with_manifests(body, index=first, manifests=manifests)
+        salts, keys = custodian.rand(SALT_BYTES * len(records)), custodian.rand(WRAPPING_BYTES * len(records))
+        kept: list[Row] = []
+        blobs: list[Row] = []
+        for at, (record, (body, manifest_at)) in enumerate(zip(records, bodies, strict=True)):
+            index, manifest = first + at, record.manifest
+            plan.entries.append(("keep", salts[SALT_BYTES * at : SALT_BYTES * (at + 1)], body, None))
             wrapped = wrap(
-                custodian.rand(WRAPPING_BYTES), record=record.record, share=record.share, ciphertext=record.ciphertext
+                keys[WRAPPING_BYTES * at : WRAPPING_BYTES * (at + 1)],
+                record=record.record,
+                share=record.share,
+                ciphertext=record.ciphertext,
             )
             plan.keys.append((index, wrapped.key))
-            plan.rows.append(
+            kept.append(
                 (
                     "INSERT INTO records VALUES(?,?,?,?,?,?,?,?,?,?,?)",
                     (
@@ -315,9 +328,11 @@ class _SubmissionJob:
                         manifest.epoch,
                         manifest.recorded,
                         author,
-                        at,
+                        manifest_at,
                         len(record.manifest_bytes),
                     ),
                 )
             )
-            plan.rows.append(("INSERT INTO blobs VALUES(?,?,?)", (index, wrapped.share, wrapped.ciphertext)))
+            blobs.append(("INSERT INTO blobs VALUES(?,?,?)", (index, wrapped.share, wrapped.ciphertext)))
+        plan.rows += kept
+        plan.rows += blobs

@@ -8,9 +8,10 @@ Derived tables only speed up what could be read from the bodies.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 from careledger.errors import Error, UnavailableError
@@ -18,7 +19,7 @@ from careledger.errors import Error, UnavailableError
 __all__ = ["KINDS", "EntryRow", "Row", "Store", "disk_error"]
 
 Row = tuple[str, tuple[str | bytes | int | None, ...]]
-"""One statement of a batch and its parameters."""
+"""One statement of a batch and its parameters. Equal statements that follow each other are prepared once."""
 
 EntryRow = tuple[int, int, bytes, bytes | None, bytes | None, int | None]
 """One row of `entries`: index, number of the kind, digest, salt, body, subject's row id."""
@@ -150,7 +151,7 @@ class Store:
         if keys:
             self._run(self.keys, [("INSERT OR REPLACE INTO wrapping VALUES(?,?)", keys)])
         whole = len(entries) - len(entries) % _TOGETHER
-        together = [tuple(chain.from_iterable(entries[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
+        together = [tuple(itertools.chain.from_iterable(entries[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
         statements: list[tuple[str, Iterable[Sequence[object]]]] = [
             (f"INSERT INTO entries VALUES{','.join([_ENTRY] * _TOGETHER)}", together),
             (f"INSERT INTO entries VALUES{_ENTRY}", entries[whole:]),
@@ -167,8 +168,8 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             for sql, parameters in many:
                 connection.executemany(sql, parameters)
-            for statement, values in rows:
-                connection.execute(statement, values)
+            for sql, group in itertools.groupby(rows, key=itemgetter(0)):
+                connection.executemany(sql, [values for _, values in group])
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from careledger import access, consent
+from careledger.access.entry import with_manifests
 from careledger.consent import replay
 from careledger.errors import MalformedError, VerificationError
 from careledger.seal import canonical
@@ -47,10 +48,10 @@ def test_a_leaf_of_no_known_kind_or_without_its_salt_is_a_bug() -> None:
 
 def test_a_built_body_is_the_canonical_encoding_of_its_struct(world: Any) -> None:
     body = world.body(world.check(world.message()), details={"b": [1, "x"], "a": True}, client='é " \\ \n')
-    entry = access.decode_entry(body)
-    assert canonical.encode(entry) == body
-    assert entry.envelopes and len(entry.envelopes) == 2
-    assert entry.details == {"a": True, "b": [1, "x"]}
+    decoded = access.decode_entry(body)
+    assert canonical.encode(decoded) == body
+    assert decoded.envelopes and len(decoded.envelopes) == 2
+    assert decoded.details == {"a": True, "b": [1, "x"]}
 
 
 def test_a_manifest_is_spliced_as_it_is(world: Any) -> None:
@@ -60,6 +61,22 @@ def test_a_manifest_is_spliced_as_it_is(world: Any) -> None:
     )
     assert b'"manifest":' + manifest in body
     assert access.decode_entry(body).manifest == {"record": "cd" * 16, "shares": ["00"], "v": 1}
+
+
+def test_bodies_that_differ_in_their_manifest_are_those_that_would_be_built_one_by_one() -> None:
+    fields: dict[str, Any] = {
+        "network": "ab" * 32, "node": "cl1" + "q" * 46, "received": 8, "directory_height": 8, "directory_age": 8,
+        "consent_seq": 8, "consent_hash": "8" * 64, "kind": "keep", "decision": "accept", "reason": "manifest",
+        "counters": {},
+    }  # fmt: skip
+    manifests = [canonical.encode({"index": number, "manifest": 0}) for number in (8, 9, 10)]
+    built = [access.build_entry(index=at, manifest=one, **fields) for at, one in enumerate(manifests, start=8)]
+    spliced = with_manifests(built[0], index=8, manifests=manifests)
+    assert [body for body, _ in spliced] == built
+    assert [body[at:].startswith(one) for one, (body, at) in zip(manifests, spliced, strict=True)] == [True] * 3
+    for body, index in ((built[0], 9), (built[1], 8)):
+        with pytest.raises(AssertionError):
+            with_manifests(body, index=index, manifests=manifests)
 
 
 @pytest.mark.parametrize(
