@@ -293,8 +293,13 @@ def _bound(found: Survey, node: dict[str, Any], key: str, value: Any, trie: Trie
     elif type(bound) is BoundConcept and type(value) is dict:
         codings = value.get("coding")
         listed = [c for c in codings if type(c) is dict] if type(codings) is list else []
-        if not any(c.get("code") in bound.get(str(c.get("system")), ()) for c in listed):
+        if not any(_text(c, "code") in bound.get(_text(c, "system"), ()) for c in listed):
             found.faults.append((node, key, "unknown-code", "has no coding of the required value set"))
+
+
+def _text(node: dict[str, Any], key: str) -> str:
+    value = node.get(key)
+    return value if type(value) is str else ""
 
 
 def _date(found: Survey, node: dict[str, Any], key: str, value: str) -> None:
@@ -323,7 +328,7 @@ def _attachment(found: Survey, value: dict[str, Any]) -> None:
 
 def _check_local(found: Survey, tree: dict[str, Any]) -> None:
     contained = tree.get("contained")
-    ids = {item.get("id") for item in contained if type(item) is dict} if type(contained) is list else set()
+    ids = {_text(item, "id") for item in contained if type(item) is dict} if type(contained) is list else set()
     for node, reference in found.local:
         if reference != "#" and reference[1:] not in ids:
             found.faults.append((node, "reference", "reference", "points at a contained resource that is not there"))

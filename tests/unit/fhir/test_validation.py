@@ -102,6 +102,21 @@ def test_errors(data: bytes, code: str) -> None:
     assert ("error", code) in {(severity, found_code) for severity, _, found_code in found(data)}
 
 
+@pytest.mark.parametrize(
+    ("change", "issue"),
+    [
+        ({"resourceType": "Condition", "clinicalStatus": {"coding": [{"system": ["x"], "code": {"a": 1}}]}},
+         ("warning", "Condition.clinicalStatus", "unknown-code")),
+        ({"contained": [{"resourceType": "Patient", "id": {"a": 1}}], "subject": {"reference": "#p"}},
+         ("warning", "Observation.subject.reference", "reference")),
+    ],
+)  # fmt: skip
+def test_objects_where_texts_belong_are_findings_not_exceptions(
+    change: dict[str, Any], issue: tuple[str, str, str]
+) -> None:
+    assert issue in found({**OBSERVATION, **change})
+
+
 def test_messages_and_paths_carry_no_value_of_the_resource() -> None:
     secret = "Zaphod Beeblebrox"
     resource = {
