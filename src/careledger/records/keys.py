@@ -48,9 +48,9 @@ class SubmissionKeys:
 
         All records are split in one pass, since Shamir works byte by byte.
         """
-        derive = self._master.derive
-        secret = b"".join([derive("release", record) for record in records])
-        coefficients = [b"".join([derive("shamir", record, j) for record in records]) for j in range(1, t)]
+        derive = self._master.derive_each
+        secret = b"".join(derive("release", records))
+        coefficients = [b"".join(derive("shamir", records, j)) for j in range(1, t)]
         joined = split(secret, n=n, t=t, coefficients=coefficients)
         return [[ys[at : at + 32] + ys[-1:] for at in range(0, len(ys) - 1, 32)] for ys in joined]
 
@@ -74,8 +74,7 @@ def consent_key(secret: bytes, record: bytes) -> bytes:
 
 def consent_keys(secret: bytes, records: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return K_consent by record id for records of one compartment and epoch."""
-    keys = Kdf(secret)
-    return {record: keys.derive("consent-record", record) for record in records}
+    return dict(zip(records, Kdf(secret).derive_each("consent-record", records), strict=True))
 
 
 def content_key(consent: bytes, release: bytes) -> bytes:

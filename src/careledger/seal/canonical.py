@@ -134,9 +134,8 @@ def _check(value: object) -> None:
         for item in value:  # type: ignore[attr-defined]
             if type(item) is not str:
                 _check(item)
-    elif (names := getattr(kind, "__struct_fields__", None)) is not None:
-        for name in names:
-            item = getattr(value, name)
+    elif hasattr(kind, "__struct_fields__"):
+        for item in msgspec.structs.astuple(value):  # type: ignore[arg-type]  # the attribute says so
             kind = type(item)
             if kind is int:
                 if not -INTEGER_MAX <= item <= INTEGER_MAX:

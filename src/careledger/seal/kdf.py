@@ -7,6 +7,7 @@ that no two lists of parts give the same bytes. What each use binds is a table i
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -60,10 +61,7 @@ class Kdf:
 
         Raises AssertionError for a use that is not in USES, struct.error for a part out of range: both are bugs.
         """
-        label = _LABELS.get(use)
-        if label is None:
-            raise AssertionError(f"{use!r} is no registered use of the KDF; add it to USES and the specification")
-        info = [label]
+        info = [_label(use)]
         for part in parts:
             if isinstance(part, int):
                 info.append(_U32_PART(4, part))
@@ -71,6 +69,25 @@ class Kdf:
                 info.append(_U16(len(part)))
                 info.append(part)
         return self._expand(b"".join(info))
+
+    def derive_each(self, use: str, items: Sequence[bytes], *parts: int) -> list[bytes]:
+        """Return `derive(use, item, *parts)` of each item, in half the time. Raises AssertionError unless they have one
+        size: a bug."""
+        if not items:
+            return []
+        size = len(items[0])
+        if any(len(item) != size for item in items):
+            raise AssertionError("items to derive keys for have one size")
+        before = _label(use) + _U16(size)
+        after = b"".join([_U32_PART(4, part) for part in parts]) + b"\x01"
+        inner_start, outer_start = self._inner.copy, self._outer.copy
+        keys = []
+        for item in items:
+            inner, outer = inner_start(), outer_start()
+            inner.update(before + item + after)
+            outer.update(inner.digest())
+            keys.append(outer.digest())
+        return keys
 
     def _expand(self, info: bytes) -> bytes:
         """HKDF-Expand to one block: T(1) = HMAC(PRK, info ‖ 0x01) (RFC 5869 section 2.3)."""
@@ -82,6 +99,13 @@ class Kdf:
 
     def __repr__(self) -> str:
         return "Kdf(…)"
+
+
+def _label(use: str) -> bytes:
+    label = _LABELS.get(use)
+    if label is None:
+        raise AssertionError(f"{use!r} is no registered use of the KDF; add it to USES and the specification")
+    return label
 
 
 def kdf(ikm: bytes, use: str, *parts: bytes | int) -> bytes:

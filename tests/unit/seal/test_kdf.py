@@ -24,10 +24,21 @@ def test_one_secret_gives_each_use_and_each_list_of_parts_its_own_key() -> None:
     assert {len(key) for key in keys} == {32}
 
 
+def test_keys_derived_together_are_those_derived_one_by_one() -> None:
+    kept, items = Kdf(b"ikm"), [b"a" * 16, b"b" * 16]
+    assert kept.derive_each("release", items) == [kept.derive("release", item) for item in items]
+    assert kept.derive_each("shamir", items, 2, 3) == [kept.derive("shamir", item, 2, 3) for item in items]
+    assert kept.derive_each("release", []) == []
+    with pytest.raises(AssertionError):
+        kept.derive_each("release", [b"a", b"bc"])
+
+
 def test_an_unregistered_use_is_a_bug() -> None:
     for use in ("", "Release", "release/v1", "releas"):
         with pytest.raises(AssertionError):
             kdf(bytes(32), use)
+        with pytest.raises(AssertionError):
+            Kdf(bytes(32)).derive_each(use, [b"a"])
 
 
 @pytest.mark.parametrize("part", [-1, 2**32, bytes(1 << 16)])
