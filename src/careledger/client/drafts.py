@@ -30,9 +30,14 @@ class KeptIndex:
     ) -> None:
         self.resources: dict[bytes, bytes] = dict(resources or {})
         self.urls: dict[bytes, bytes] = dict(urls or {})
+        self._keys: dict[tuple[str, bytes], bytes] = {}
 
-    def has(self, full_url: str, data: bytes) -> bool:
-        return _resource(full_url, data) in self.resources
+    def key(self, resource: tuple[str, bytes]) -> bytes:
+        """What a (fullUrl, bytes) is known by. Remembered: what travels is asked for with every record it is in."""
+        found = self._keys.get(resource)
+        if found is None:
+            found = self._keys[resource] = bytes.fromhex(resource_key(*resource))
+        return found
 
     def replaced(self, full_url: str) -> bytes | None:
         """The record with an earlier version of what stands under this fullUrl."""
@@ -41,10 +46,10 @@ class KeptIndex:
     def add(self, record: bytes, resources: Sequence[tuple[str, bytes]], *, travelling: int) -> None:
         """Note that `record` keeps these resources; the last `travelling` of them only travel along."""
         own = len(resources) - travelling
-        for at, (full_url, data) in enumerate(resources):
-            self.resources.setdefault(_resource(full_url, data), record)
-            if full_url and at < own:
-                self.urls[_url(full_url)] = record
+        for at, resource in enumerate(resources):
+            self.resources.setdefault(self.key(resource), record)
+            if resource[0] and at < own:
+                self.urls[_url(resource[0])] = record
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -141,8 +146,9 @@ def with_replaced(batch: Batch, index: KeptIndex) -> Batch:
 def _fresh(draft: RecordDraft, index: KeptIndex, already: set[bytes]) -> RecordDraft | None:
     """The draft without what is kept already; None when nothing of its own is left. Travelling copies stay with it."""
     travelling = set(draft.travelling)
-    kept = [at for at, one in enumerate(draft.resources) if index.has(*one)]
-    already.update(_resource(*draft.resources[at]) for at in kept)
+    keys = [index.key(one) for one in draft.resources]
+    kept = [at for at, key in enumerate(keys) if key in index.resources]
+    already.update(keys[at] for at in kept)
     dropped = set(kept) - travelling
     if not dropped and len(travelling) < len(draft.resources):
         return draft
@@ -173,10 +179,6 @@ def _line(warning: Any) -> str:
     if isinstance(warning, str):
         return warning
     return f"{warning['severity']} {warning['code']} in resource {warning['resource']} {warning['path']}".rstrip()
-
-
-def _resource(full_url: str, data: bytes) -> bytes:
-    return bytes.fromhex(resource_key(full_url, data))
 
 
 def _url(full_url: str) -> bytes:
