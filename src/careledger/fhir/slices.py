@@ -272,7 +272,7 @@ def _repeats_a_key(skeleton: bytes) -> bool:
 
     def look(pairs: list[tuple[str, object]]) -> None:
         nonlocal repeats
-        if len({key for key, _ in pairs}) != len(pairs):
+        if len(dict(pairs)) != len(pairs):
             repeats = True
 
     json.loads(skeleton, object_pairs_hook=look, parse_int=str, parse_float=str)

@@ -103,7 +103,7 @@ def _repeated_key(resource: bytes) -> bool:
 
     def look(pairs: list[tuple[str, object]]) -> None:
         nonlocal repeated
-        repeated = repeated or len({key for key, _ in pairs}) != len(pairs)
+        repeated = repeated or len(dict(pairs)) != len(pairs)
 
     try:
         json.loads(resource, object_pairs_hook=look, parse_int=str, parse_float=str)

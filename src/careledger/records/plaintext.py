@@ -19,7 +19,7 @@ from careledger.errors import MalformedError
 from careledger.records.header import Header, check_header
 from careledger.records.ids import ID_SIZE
 from careledger.seal import decode, encode
-from careledger.tlog import leaf_hash, root_of
+from careledger.tlog import leaf_hashes_of, root_of
 
 __all__ = [
     "INFLATED_MAX",
@@ -92,10 +92,7 @@ def resource_hash(resource: Resource) -> bytes:
 
 def content_hashes(plaintext: Plaintext) -> list[bytes]:
     """Return the leaf hashes of the content tree: SHA-256(header), then each resource's hash, each as RFC 6962 leaf."""
-    return [
-        leaf_hash(sha256(plaintext.header).digest()),
-        *(leaf_hash(resource_hash(resource)) for resource in plaintext.resources),
-    ]
+    return leaf_hashes_of([sha256(plaintext.header).digest(), *map(resource_hash, plaintext.resources)])
 
 
 def content_root(plaintext: Plaintext) -> bytes:
