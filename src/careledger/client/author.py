@@ -1,8 +1,9 @@
 """Writing records: FHIR in, sealed submissions out to all custodians, and a report that counts what they keep.
 
-One submission is prepared at a time, in a worker thread, while a few are on their way: sealing is mostly DEFLATE and
-AES-GCM, which leave the event loop alone. A submission sealed to keys that a custodian knows to be old is sealed once
-more with the newest and a fresh secret. What is kept is remembered, so that importing twice changes nothing.
+One file is read or one submission sealed at a time, in a worker thread, while a few are on their way: more at once
+would only take the interpreter from each other and from the event loop, for which the custodians then wait. A
+submission sealed to keys that a custodian knows to be old is sealed once more with the newest and a fresh secret. What
+is kept is remembered, so that importing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Author:
         self.state = state
         self.staff = staff
         self.pace = Pace()
+        self.at_work = asyncio.Lock()
+        """Held while a file is read or a submission sealed, whichever import it belongs to."""
         self._own = own
         self._views: dict[str, tuple[int, GrantsView]] = {}
         self._parsed: dict[str, SealingPublicKey] = {}
@@ -184,7 +187,8 @@ class Author:
     ) -> Imported:
         """Read one FHIR file and import it; see `import_reading`. Raises MalformedError as fhir.read_file."""
         data = list(chunks)
-        reading = await asyncio.to_thread(read_file, name, data, options=options or ReadOptions())
+        async with self.at_work:
+            reading = await asyncio.to_thread(read_file, name, data, options=options or ReadOptions())
         return await self.import_reading(subject, reading, on_progress=on_progress, confirmed=confirmed)
 
     async def import_reading(
@@ -309,7 +313,8 @@ class _Sending:
             )
             return encode_submission(made), made.envelope.decode()
 
-        body, envelope = await asyncio.get_running_loop().run_in_executor(pool, seal)
+        async with author.at_work:
+            body, envelope = await asyncio.get_running_loop().run_in_executor(pool, seal)
         self.sealed += len(batch.drafts)
         self._tell()
         return body, self._sent(envelope.encode(), len(batch.drafts)), who
