@@ -240,7 +240,8 @@ def unhex(text: str, *, size: int) -> bytes:
         data = bytes.fromhex(text)
     except ValueError:
         data = b""
-    # `fromhex` lets upper case and white space pass: writing it again does not, and costs a tenth of an expression.
+    # `fromhex` lets upper case and white space pass; writing it again does not. Three to eight times as fast as an
+    # expression.
     if len(data) != size or data.hex() != text:
         raise MalformedError("bad-hex", f"text of {len(text)} characters is not the lower-case hex of {size} bytes")
     return data
