@@ -8,9 +8,9 @@ Derived tables only speed up what could be read from the bodies.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 
@@ -151,7 +151,7 @@ class Store:
         if keys:
             self._run(self.keys, [("INSERT OR REPLACE INTO wrapping VALUES(?,?)", keys)])
         whole = len(entries) - len(entries) % _TOGETHER
-        together = [tuple(itertools.chain.from_iterable(entries[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
+        together = [tuple(chain.from_iterable(entries[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
         statements: list[tuple[str, Iterable[Sequence[object]]]] = [
             (f"INSERT INTO entries VALUES{','.join([_ENTRY] * _TOGETHER)}", together),
             (f"INSERT INTO entries VALUES{_ENTRY}", entries[whole:]),
@@ -168,7 +168,7 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             for sql, parameters in many:
                 connection.executemany(sql, parameters)
-            for sql, group in itertools.groupby(rows, key=itemgetter(0)):
+            for sql, group in groupby(rows, key=itemgetter(0)):
                 connection.executemany(sql, [values for _, values in group])
             connection.execute("COMMIT")
         except BaseException:
