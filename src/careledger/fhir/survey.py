@@ -224,6 +224,8 @@ def _items(  # noqa: PLR0917 - called for every list of every resource: keyword 
             else:
                 _visit(found, item, below, depth + 1)
         elif kind is list:
+            if depth > DEPTH_MAX:
+                raise TooDeepError
             _items(found, node, key, item, _NO_TRIE, depth + 1)
 
 

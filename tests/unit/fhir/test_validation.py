@@ -91,6 +91,7 @@ def test_bound_concepts_need_a_coding_of_the_set() -> None:
         (b'{"resourceType":5}', "no-type"),
         (b'"\xff"', "not-json"),
         (b'{"resourceType":"Patient","name":[' + b"[" * 5000 + b"]" * 5000 + b"]}", "too-deep"),
+        (b'{"resourceType":"Patient","name":[' + b"[" * 300 + b"]" * 300 + b"]}", "too-deep"),
         (b'{"resourceType":"Patient","gender":"male","gender":"female"}', "duplicate-key"),
         (b'{"resourceType":"Zebra","a":1,"a":2}', "duplicate-key"),
         (b'{"resourceType":"Patient","colour":"red"}', "unknown-element"),
