@@ -1,0 +1,1 @@
+"""The CometBFT engine."""
