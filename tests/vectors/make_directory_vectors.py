@@ -16,6 +16,7 @@ import msgspec
 
 from careledger import directory as dir_
 from careledger import identity as idy
+from careledger.directory.validators import validators
 from careledger.seal import Envelope, Payload, SigningKey, encode, envelope_message_id, keyid, sign
 from careledger.tlog import (
     Checkpoint,
@@ -90,28 +91,28 @@ def statemap() -> None:
 
 
 class Party:
-    def __init__(self, rand: Callable[[int], bytes], index: int) -> None:
+    def __init__(self, rand: Callable[[int], bytes], index: int, *, validates: bool = False) -> None:
         self.software = idy.new_software(rand=rand)
         self.organisation = idy.new_organisation(nodes=[self.software.token], rand=rand)
         self.log_key, self.witness_key = SigningKey(rand(32)), SigningKey(rand(32))
         self.url = f"https://node-{index}.example"
         self.log = MemoryTree()
+        peer = f"{hashlib.sha256(self.url.encode()).hexdigest()[:40]}@node-{index}.example:26656"
+        self.consensus = dir_.ConsensusPart(SigningKey(rand(32)).public, peer) if validates else None
+
+    @property
+    def node_part(self) -> dir_.NodePart:
+        return dir_.NodePart(
+            self.software.envelope, self.url, self.log_key.public, self.witness_key.public, self.consensus
+        )
 
     @property
     def part(self) -> dir_.MemberPart:
-        node = dir_.NodePart(self.software.envelope, self.url, self.log_key.public, self.witness_key.public)
-        return dir_.MemberPart(self.organisation.envelope, [node], ("provider",))
+        return dir_.MemberPart(self.organisation.envelope, [self.node_part], ("provider",))
 
     @property
     def entry(self) -> dir_.NodeEntry:
-        from careledger.seal import b64
-
-        return dir_.NodeEntry(
-            token=self.software.token,
-            url=self.url,
-            log_key=b64(self.log_key.public),
-            witness_key=b64(self.witness_key.public),
-        )
+        return self.node_part.entry()
 
     def member(self, payload: Payload) -> Envelope:
         signer = (keyid(self.organisation.token, 0), self.organisation.secrets.device.signing_key())
@@ -125,9 +126,10 @@ class Party:
 class Story:
     """The blocks of the vectors, each recorded with its results."""
 
-    def __init__(self) -> None:
-        self.rand = seeded("directory")
-        self.parties = [Party(self.rand, index) for index in range(4)]
+    def __init__(self, seed: str = "directory", *, validates: bool = False) -> None:
+        self.validates = validates
+        self.rand = seeded(seed)
+        self.parties = [Party(self.rand, index, validates=validates) for index in range(4)]
         parts = [party.part for party in self.parties]
         parts[0] = parts[0]._replace(roles=("provider", "licensor"))
         chosen: dict[str, Any] = {"anchor_min_ms": 2_000, "inceptions_per_member_per_day": 6}
@@ -162,6 +164,19 @@ class Story:
                 "app_hash": self.directory.app_hash().hex(),
                 "log_root": root_of(leaf_hashes_of(self.blocks)).hex(),
             }
+            | ({"validators": self.validators()} if self.validates else {})
+        )
+
+    def validators(self) -> dict[str, int]:
+        state = self.directory.state
+        return {key.hex(): power for key, power in validators(state.members, state.nodes).items()}
+
+    def nodes(self, by: int, entries: list[dir_.NodeEntry]) -> Envelope:
+        party = self.parties[by]
+        member = self.directory.member(party.organisation.token)
+        assert member is not None
+        return party.member(
+            dir_.MemberNodes(v=1, network=self.network, member=member.token, prev=member.head, nodes=entries)
         )
 
     def enrol(self, identity: Any, by: int = 0) -> Envelope:
@@ -323,6 +338,52 @@ def network() -> None:
     checkpoints(story)
 
 
+def consensus_keys() -> None:
+    story = Story("validators", validates=True)
+    first = {"app_hash": story.directory.app_hash().hex(), "validators": story.validators()}
+    story.block("an empty block changes no validator")
+    third, fourth = story.parties[2], story.parties[3]
+    stolen = msgspec.structs.replace(fourth.entry, consensus=third.entry.consensus)
+    story.block("another member's consensus key is refused", (story.nodes(3, [stolen]), "key-taken"))
+    assert third.consensus is not None
+    third.consensus = third.consensus._replace(key=SigningKey(story.rand(32)).public)
+    story.block("a node's consensus key is replaced", (story.nodes(2, [third.entry]), "ok"))
+    second = Party(story.rand, 5, validates=True)
+    story.block(
+        "a member's second node has a consensus key, but no vote of its own",
+        (story.enrol(second.software), "ok"),
+        (story.nodes(0, [story.parties[0].entry, second.entry]), "ok"),
+    )
+    story.block(
+        "the order of a member's nodes says which of them votes",
+        (story.nodes(0, [second.entry, story.parties[0].entry]), "ok"),
+    )
+    newcomer = Party(story.rand, 6, validates=True)
+    admit = dir_.Admit(member=newcomer.organisation.token, roles=["provider"], nodes=[newcomer.entry])
+    envelope, ident = story.propose(admit)
+    story.block(
+        "a newcomer is admitted with its validator",
+        (story.enrol(newcomer.software), "ok"),
+        (story.enrol(newcomer.organisation), "ok"),
+        (envelope, "ok"),
+        (story.vote(ident, 1), "ok"),
+        (story.vote(ident, 2), "ok"),
+    )
+    envelope, ident = story.propose(dir_.Remove(member=story.parties[3].organisation.token))
+    votes = [(story.vote(ident, index), "ok") for index in (1, 2)]
+    story.block("a member is proposed for removal", (envelope, "ok"), *votes)
+    story.parties[3] = newcomer
+    story.block("the vote that removes it removes its validator", (story.vote(ident, 3), "ok"))
+    write(
+        "validators",
+        "docs/spec/directory.md section 8",
+        story.vectors,
+        genesis=story.genesis.decode(),
+        network=story.network,
+        after_genesis=first,
+    )
+
+
 def proofs(story: Story, people: list[Any]) -> None:
     app = story.directory.app_hash()
     vectors: list[dict[str, Any]] = []
@@ -434,3 +495,4 @@ def checkpoints(story: Story) -> None:
 if __name__ == "__main__":
     statemap()
     network()
+    consensus_keys()

@@ -23,6 +23,7 @@ from careledger.directory import (
     verify_absent,
     verify_present,
 )
+from careledger.directory.validators import validators
 from careledger.errors import Error
 from careledger.seal import decode, encode
 from careledger.tlog import leaf_hashes_of, parse_vkey, root_of
@@ -53,7 +54,7 @@ def outcome_of(act: Any) -> tuple[str, Any]:
 
 def test_every_file_says_where_it_comes_from() -> None:
     files = sorted(FOLDER.glob("*.json"))
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         content = json.loads(file.read_text())
         assert all(content[field] for field in ("source", "section", "how_made", "licence", "vectors")), file.name
@@ -74,8 +75,9 @@ def test_statemap(vector: dict[str, Any]) -> None:
         verify_absent(proof, entry["kind"], entry["id"], some.root)
 
 
-def test_network_replays_to_every_hash() -> None:
-    content = load("network")
+@pytest.mark.parametrize("name", ["network", "validators"])
+def test_network_replays_to_every_hash(name: str) -> None:
+    content = load(name)
     genesis = content["genesis"].encode()
     assert network_of(genesis) == content["network"]
     directory = Directory.from_genesis(genesis)
@@ -86,6 +88,9 @@ def test_network_replays_to_every_hash() -> None:
         block = parse_block(data)
         assert encode(block) == data
         assert [result.code for result in directory.apply(block)] == vector["results"], vector["comment"]
+        if name == "validators":
+            found = validators(directory.state.members, directory.state.nodes)
+            assert {key.hex(): power for key, power in found.items()} == vector["validators"], vector["comment"]
         log.append(data)
         state = directory.state
         assert state.state_map.root.hex() == vector["state_root"]
@@ -93,7 +98,8 @@ def test_network_replays_to_every_hash() -> None:
         assert state.frontier.root().hex() == vector["events_root"]
         assert directory.app_hash().hex() == vector["app_hash"]
         assert root_of(leaf_hashes_of(log)).hex() == vector["log_root"]
-    assert {code for vector in content["vectors"] for code in vector["results"]} >= {"ok", "exists", "bad-sequence"}
+    codes = {code for vector in content["vectors"] for code in vector["results"]}
+    assert codes >= {"network": {"ok", "exists", "bad-sequence"}, "validators": {"ok", "key-taken"}}[name]
 
 
 @pytest.mark.parametrize("vector", vectors("proofs"))

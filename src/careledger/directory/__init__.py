@@ -5,6 +5,8 @@ docs/spec/directory.md.
 """
 
 from careledger.directory.genesis import (
+    ConsensusEntry,
+    ConsensusPart,
     Genesis,
     GenesisMember,
     MemberPart,
@@ -64,6 +66,8 @@ __all__ = [
     "Anchor",
     "AnchorState",
     "Block",
+    "ConsensusEntry",
+    "ConsensusPart",
     "Directory",
     "DirectoryHead",
     "Enrol",

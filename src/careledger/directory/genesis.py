@@ -20,6 +20,8 @@ from careledger.seal import Envelope, Payload, VerifyKey, b64, decode, encode, u
 
 __all__ = [
     "GENESIS_BYTES_MAX",
+    "ConsensusEntry",
+    "ConsensusPart",
     "Genesis",
     "GenesisMember",
     "MemberPart",
@@ -40,7 +42,18 @@ _ROLES_MAX: Final = 8
 
 Url = Annotated[str, msgspec.Meta(pattern=r"\Ahttps?://[!-~]{1,500}\Z")]
 KeyText = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{43}\Z")]
+Peer = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}@[0-9A-Za-z.:\[\]-]{1,255}:[0-9]{1,5}\Z")]
 Roles = Annotated[list[Name], msgspec.Meta(max_length=_ROLES_MAX)]
+
+
+class ConsensusEntry(Payload, frozen=True, kw_only=True):
+    """What makes a node a validator of the CometBFT engine: its consensus key, and the peer that others dial.
+
+    `key` signs votes and nothing else. `peer` is CometBFT's `id@host:port`, id = 40 hex of its transport key's address.
+    """
+
+    key: KeyText
+    peer: Peer
 
 
 class NodeEntry(Payload, frozen=True, kw_only=True):
@@ -50,6 +63,7 @@ class NodeEntry(Payload, frozen=True, kw_only=True):
     url: Url
     log_key: KeyText
     witness_key: KeyText
+    consensus: ConsensusEntry | msgspec.UnsetType = msgspec.UNSET
 
 
 Nodes = Annotated[list[NodeEntry], msgspec.Meta(max_length=NODES_PER_MEMBER_MAX)]
@@ -74,6 +88,13 @@ class Genesis(Payload, frozen=True, kw_only=True):
     inceptions: list[Envelope]
 
 
+class ConsensusPart(NamedTuple):
+    """A validator's raw 32-byte Ed25519 public key and its peer `id@host:port`."""
+
+    key: bytes
+    peer: str
+
+
 class NodePart(NamedTuple):
     """The public part of a node that its operator hands to the founding: keys are raw 32-byte Ed25519 public keys."""
 
@@ -81,6 +102,20 @@ class NodePart(NamedTuple):
     url: str
     log_key: bytes
     witness_key: bytes
+    consensus: ConsensusPart | None = None
+
+    def entry(self) -> NodeEntry:
+        """As genesis and statements of a member's nodes carry it."""
+        consensus = self.consensus
+        return NodeEntry(
+            token=parse_operation(self.inception).token,
+            url=self.url,
+            log_key=b64(self.log_key),
+            witness_key=b64(self.witness_key),
+            consensus=msgspec.UNSET
+            if consensus is None
+            else ConsensusEntry(key=b64(consensus.key), peer=consensus.peer),
+        )
 
 
 class MemberPart(NamedTuple):
@@ -127,6 +162,7 @@ def parse_genesis(data: bytes) -> Genesis:
 def check_node_entries(nodes: Sequence[NodeEntry]) -> None:
     """Every node once, every key once and valid. Raises MalformedError `bad-nodes`, `bad-key`, `bad-base64`."""
     keys = [key for node in nodes for key in (node.log_key, node.witness_key)]
+    keys += [node.consensus.key for node in nodes if isinstance(node.consensus, ConsensusEntry)]
     if len({node.token for node in nodes}) != len(nodes) or len(set(keys)) != len(keys):
         raise MalformedError("bad-nodes", "a node or one of its keys is named twice: each key has one use")
     for key in keys:
@@ -146,15 +182,7 @@ def founding(
     entries: list[GenesisMember] = []
     inceptions: list[Envelope] = []
     for member in members:
-        nodes = [
-            NodeEntry(
-                token=parse_operation(part.inception).token,
-                url=part.url,
-                log_key=b64(part.log_key),
-                witness_key=b64(part.witness_key),
-            )
-            for part in member.nodes
-        ]
+        nodes = [part.entry() for part in member.nodes]
         token = parse_operation(member.inception).token
         entries.append(GenesisMember(token=token, roles=sorted(member.roles), nodes=nodes))
         inceptions += [member.inception, *(part.inception for part in member.nodes)]

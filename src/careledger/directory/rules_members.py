@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from careledger.directory.genesis import MEMBERS_MAX, NodeEntry, check_node_entries
+from careledger.directory.genesis import MEMBERS_MAX, ConsensusEntry, NodeEntry, check_node_entries
 from careledger.directory.parameters import check_parameter
 from careledger.directory.signers import open_signed, signed_by_member
 from careledger.directory.state import Staging
@@ -81,6 +81,8 @@ def apply_nodes(staging: Staging, envelope: Envelope) -> None:
     sequencer = staging.text("sequencer")
     if sequencer in member.nodes and all(node.token != sequencer for node in statement.nodes):
         raise NotPermittedError("is-sequencer", "the node is the network's sequencer: vote for another one first")
+    if all(node.consensus is msgspec.UNSET for node in statement.nodes):
+        _check_validators_stay(staging, member)
     head = envelope_message_id(envelope).hex()
     _put_nodes(staging, msgspec.structs.replace(member, head=head), statement.nodes)
 
@@ -128,6 +130,7 @@ def _check_change(staging: Staging, change: Change) -> None:
                 raise NotPermittedError("last-member", "the last member can't be removed")
             if staging.text("sequencer") in member.nodes:
                 raise NotPermittedError("is-sequencer", "the member runs the sequencer: vote for another one first")
+            _check_validators_stay(staging, member)
 
 
 def _check_sequencer(staging: Staging, change: ParameterChange) -> None:
@@ -196,6 +199,29 @@ def _check_nodes(staging: Staging, member: str, nodes: Sequence[NodeEntry]) -> N
             raise ConflictError("node-taken", f"the node {entry.token} belongs to another member")
         if known is not None and known.log_key != entry.log_key and len(known.former_log_keys) >= _FORMER_KEYS_MAX:
             raise NotPermittedError("too-many-keys", "the node has changed its log key too often: use a new node")
+    _check_consensus_keys(staging, member, nodes)
+
+
+def _check_consensus_keys(staging: Staging, member: str, nodes: Sequence[NodeEntry]) -> None:
+    """No two members' nodes have one consensus key: CometBFT stops at a validator that is named twice."""
+    stated = [node.consensus.key for node in nodes if isinstance(node.consensus, ConsensusEntry)]
+    if not stated:
+        return
+    for other in staging.active_members():
+        if other.token != member and any(key in stated for key in _consensus_keys(staging, other)):
+            raise ConflictError("key-taken", "the consensus key belongs to another member's node: make a new one")
+
+
+def _consensus_keys(staging: Staging, member: MemberState) -> list[str]:
+    found = [staging.node(token) for token in member.nodes]
+    return [node.consensus.key for node in found if node is not None and isinstance(node.consensus, ConsensusEntry)]
+
+
+def _check_validators_stay(staging: Staging, leaving: MemberState) -> None:
+    """A network that CometBFT orders keeps a validator: without any it could decide nothing, not even a new one."""
+    others = [member for member in staging.active_members() if member.token != leaving.token]
+    if _consensus_keys(staging, leaving) and not any(_consensus_keys(staging, member) for member in others):
+        raise NotPermittedError("last-validator", "the network's last validator can't leave: name another one first")
 
 
 def _put_nodes(staging: Staging, member: MemberState, nodes: Sequence[NodeEntry]) -> None:
@@ -221,6 +247,7 @@ def _put_nodes(staging: Staging, member: MemberState, nodes: Sequence[NodeEntry]
             witness_key=entry.witness_key,
             former_log_keys=former,
             status="active",
+            consensus=entry.consensus,
         )
         if after != known:
             staging.put("node", entry.token, after)

@@ -136,9 +136,7 @@ class State:
                 self.nodes,
             )
         )
-        # Copied rather than changed, since an undo and the cache of witnesses hold the old ones; they are small.
-        if any(isinstance(value, MemberState | NodeState | ForkMark) for value in outcome.values.values()):
-            self.members, self.nodes = dict(self.members), dict(self.nodes)
+        self.members, self.nodes = self.membership_after(outcome)
         self.height, self.time_ms = outcome.height, outcome.time_ms
         self.values.update(outcome.values)
         for token, lists in outcome.keys.items():
@@ -148,7 +146,23 @@ class State:
             self.event_places.setdefault(place, []).append(len(self.events) + offset)
         self.events.extend(outcome.events)
         for value in outcome.values.values():
-            self._index(value)
+            if isinstance(value, LicenceState):
+                self.licences.setdefault(value.person, {})[value.licence] = value
+
+    def membership_after(self, outcome: Outcome) -> tuple[dict[str, MemberState], dict[str, NodeState]]:
+        """Active members and nodes once this outcome is the state.
+
+        Others than `members` and `nodes` if it changes or marks any: an undo and the cache of witnesses hold the old.
+        """
+        if not any(isinstance(value, MemberState | NodeState | ForkMark) for value in outcome.values.values()):
+            return self.members, self.nodes
+        members, nodes = dict(self.members), dict(self.nodes)
+        for value in outcome.values.values():
+            if isinstance(value, MemberState):
+                _keep_active(members, value.token, value, active=value.status == "active")
+            elif isinstance(value, NodeState):
+                _keep_active(nodes, value.token, value, active=value.status == "active")
+        return members, nodes
 
     def take_back(self, height: int) -> None:
         """Return to an earlier height, at most RECENT_BLOCKS back, as if the blocks since had never been."""
@@ -208,14 +222,6 @@ class State:
                 self.licences[after.person][after.licence] = before
             else:
                 del self.licences[after.person][after.licence]
-
-    def _index(self, value: StateValue) -> None:
-        if isinstance(value, MemberState):
-            _keep_active(self.members, value.token, value, active=value.status == "active")
-        elif isinstance(value, NodeState):
-            _keep_active(self.nodes, value.token, value, active=value.status == "active")
-        elif isinstance(value, LicenceState):
-            self.licences.setdefault(value.person, {})[value.licence] = value
 
 
 def _place_of(event: bytes) -> str:

@@ -182,9 +182,9 @@ class TxResult(NamedTuple):
         return self.code == "ok"
 
 
-def parse_block(data: bytes) -> Block:
-    """The block of exactly these bytes. Raises MalformedError as seal.decode; `too-large` over 65,535 bytes."""
-    return decode(data, Block, size_max=BLOCK_BYTES_MAX)
+def parse_block(data: bytes, *, size_max: int = BLOCK_BYTES_MAX) -> Block:
+    """The block of exactly these bytes, at most its engine's `size_max`. Raises MalformedError as seal.decode."""
+    return decode(data, Block, size_max=size_max)
 
 
 def sign_transaction(payload: Payload, *, signers: list[tuple[str, SigningKey]]) -> Envelope:

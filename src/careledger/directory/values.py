@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from careledger.directory.genesis import KeyText, Roles, Url
+from careledger.directory.genesis import ConsensusEntry, KeyText, Roles, Url
 from careledger.directory.parameters import Value
 from careledger.directory.transactions import Change
 from careledger.identity import IdentityState
@@ -51,6 +51,7 @@ class NodeState(Payload, frozen=True, kw_only=True):
     witness_key: KeyText
     former_log_keys: list[KeyText]
     status: Literal["active", "removed"]
+    consensus: ConsensusEntry | msgspec.UnsetType = msgspec.UNSET
 
     KIND: ClassVar[str] = "node"
 

@@ -13,6 +13,7 @@ from careledger.directory import (
     Admit,
     Anchor,
     Block,
+    ConsensusPart,
     Directory,
     Enrol,
     MemberNodes,
@@ -28,7 +29,7 @@ from careledger.directory import (
 from careledger.directory.engines import Follower, Sequencer
 from careledger.identity import NewIdentity, new_organisation, new_person, new_software, sign_licence
 from careledger.identity.fields import ZERO_HASH
-from careledger.seal import Envelope, Payload, SigningKey, b64, keyid
+from careledger.seal import Envelope, Payload, SigningKey, keyid
 from careledger.tlog import Checkpoint, MemoryTree, Signer, leaf_hash, sign_checkpoint
 
 T0 = 1_700_000_000_000
@@ -51,12 +52,14 @@ def counter_rand(seed: str) -> Callable[[int], bytes]:
 class Party:
     """One member with one node and all private keys."""
 
-    def __init__(self, rand: Callable[[int], bytes], index: int) -> None:
+    def __init__(self, rand: Callable[[int], bytes], index: int, *, validates: bool = False) -> None:
         self.software = new_software(rand=rand)
         self.organisation = new_organisation(nodes=[self.software.token], rand=rand)
         self.log_key, self.witness_key = SigningKey(rand(32)), SigningKey(rand(32))
         self.url = f"http://node-{index}.example"
         self.log = MemoryTree()
+        self.consensus_key = SigningKey(rand(32)) if validates else None
+        self.peer = f"{index:040x}@127.0.0.1:26656"
 
     @property
     def token(self) -> str:
@@ -67,15 +70,18 @@ class Party:
         return self.software.token
 
     @property
+    def node_part(self) -> NodePart:
+        key = self.consensus_key
+        consensus = None if key is None else ConsensusPart(key.public, self.peer)
+        return NodePart(self.software.envelope, self.url, self.log_key.public, self.witness_key.public, consensus)
+
+    @property
     def entry(self) -> NodeEntry:
-        return NodeEntry(
-            token=self.node, url=self.url, log_key=b64(self.log_key.public), witness_key=b64(self.witness_key.public)
-        )
+        return self.node_part.entry()
 
     @property
     def part(self) -> MemberPart:
-        node = NodePart(self.software.envelope, self.url, self.log_key.public, self.witness_key.public)
-        return MemberPart(self.organisation.envelope, [node], ("provider",))
+        return MemberPart(self.organisation.envelope, [self.node_part], ("provider",))
 
     def as_member(self, payload: Payload) -> Envelope:
         key = self.organisation.secrets.device.signing_key()
@@ -89,9 +95,10 @@ class Party:
 class World:
     """Parties, their genesis, a directory, and short words for what can be done to it."""
 
-    def __init__(self, members: int = 4, seed: str = "world", **parameters: Any) -> None:
+    def __init__(self, members: int = 4, seed: str = "world", *, validates: bool = False, **parameters: Any) -> None:
         self.rand = counter_rand(seed)
-        self.parties = [Party(self.rand, index) for index in range(members)]
+        self.validates = validates
+        self.parties = [Party(self.rand, index, validates=validates) for index in range(members)]
         parts = [party.part for party in self.parties]
         parts[0] = parts[0]._replace(roles=("licensor", "provider"))
         chosen: dict[str, Any] = {"anchor_min_ms": 0, **parameters}
@@ -110,7 +117,7 @@ class World:
         return [result.code for result in self.directory.apply(self.block(*envelopes, time_ms=time_ms))]
 
     def party(self) -> Party:
-        return Party(self.rand, 99)
+        return Party(self.rand, 99, validates=self.validates)
 
     def person(self) -> NewIdentity:
         return new_person(custodians=[party.node for party in self.parties], rand=self.rand)
