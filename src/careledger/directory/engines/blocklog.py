@@ -18,7 +18,7 @@ from careledger.directory.proofs import cosignatures_needed, parse_app_hash
 from careledger.directory.replica import Directory
 from careledger.directory.rules import apply_block
 from careledger.directory.state import RECENT_BLOCKS
-from careledger.directory.transactions import Enrol, parse_block
+from careledger.directory.transactions import parse_block
 from careledger.errors import (
     Error,
     NotFoundError,
@@ -26,7 +26,7 @@ from careledger.errors import (
     VerificationError,
 )
 from careledger.identity import Token, parse_operation
-from careledger.seal import Envelope, SigningKey, decode, unb64
+from careledger.seal import Envelope, SigningKey
 from careledger.tlog import (
     Checkpoint,
     Cosigner,
@@ -104,16 +104,7 @@ class Replica:
 
     def operations(self, token: Token) -> list[Envelope]:
         """Every operation of an identity in order, from its inception on; empty when the token is not known."""
-        found = [self._founders[token]] if token in self._founders else []
-        for height, place in self._store.operation_places(token):
-            data = self._store.block(height)
-            if data is None:
-                raise AssertionError(f"the store has block {height}, which it has operations of")
-            envelope = parse_block(data).transactions[place]
-            if envelope.payloadType == Enrol.TYPE:
-                envelope = decode(unb64(envelope.payload), Enrol).inception
-            found.append(envelope)
-        return found
+        return self._store.operations(token, founders=self._founders, parse=parse_block)
 
     def checkpoint(self, size: int | None = None) -> bytes:
         """The sequencer's signed note of this size (the newest when not given) with every cosignature known.

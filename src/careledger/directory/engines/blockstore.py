@@ -1,30 +1,20 @@
-"""The block store: one SQLite file that a replica of the embedded engine needs, and nothing it can derive.
+"""The embedded engine's store: the history, and what its sequencer and followers signed about it.
 
-Write-ahead log with `synchronous=FULL`: what a commit returned is on disk. Blocks, the sequencer's checkpoints, the
-members' cosignatures and proofs of a fork; where each identity's operations stand is kept only to find them quickly.
+The sequencer's checkpoints, the members' cosignatures, proofs of a fork.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from careledger.errors import ConflictError, UnavailableError
+from careledger.directory.engines.history import History
 
 __all__ = ["BlockStore", "StoredCheckpoint"]
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS genesis (network TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS blocks (height INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS checkpoints (size INTEGER PRIMARY KEY, note BLOB NOT NULL, signer BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS cosignatures (
     size INTEGER NOT NULL, vkey TEXT NOT NULL, line BLOB NOT NULL, PRIMARY KEY (size, vkey)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS operations (
-    token TEXT NOT NULL, height INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (token, height, place)
-    ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forks (size INTEGER NOT NULL, kept BLOB NOT NULL, other BLOB NOT NULL) STRICT;
 """
 
@@ -37,78 +27,10 @@ class StoredCheckpoint(NamedTuple):
     signer: bytes
 
 
-class BlockStore:
-    """One file, used by one replica from one thread at a time. Every write belongs to a `writing` block."""
+class BlockStore(History):
+    """A history under checkpoints."""
 
-    def __init__(self, path: Path, *, network: str, genesis: bytes) -> None:
-        """Open or create. Raises ConflictError `other-network`: the file belongs to another network."""
-        self._path = path
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise UnavailableError("store-failed", f"the block store {path} can't be opened: {error}") from error
-        row = self._db.execute("SELECT network FROM genesis").fetchone()
-        if row is None:
-            self._db.execute("INSERT INTO genesis VALUES (?, ?)", (network, genesis))
-        elif row[0] != network:
-            self._db.close()
-            raise ConflictError(
-                "other-network",
-                f"{path} holds the blocks of network {row[0][:16]}, not {network[:16]}: use another file",
-            )
-
-    def close(self) -> None:
-        self._db.close()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One transaction: durable when it ends, undone when it raises.
-
-        Raises UnavailableError `store-failed` (disk full, read-only, …): nothing of it was kept.
-        """
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise UnavailableError("store-failed", f"the block store {self._path} can't be written: {error}") from error
-
-    def height(self) -> int:
-        """The height of the last block, 0 when there is none. Raises UnavailableError `store-failed`."""
-        try:
-            return int(self._db.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0])
-        except sqlite3.Error as error:
-            raise UnavailableError("store-failed", f"the block store {self._path} can't be read: {error}") from error
-
-    def add_block(self, height: int, data: bytes, operations: list[tuple[str, int]]) -> None:
-        """`operations`: token and place in the block of each identity operation."""
-        self._db.execute("INSERT INTO blocks VALUES (?, ?)", (height, data))
-        self._db.executemany(
-            "INSERT INTO operations VALUES (?, ?, ?)", [(token, height, place) for token, place in operations]
-        )
-
-    def blocks(self, first: int, last: int) -> Iterator[bytes]:
-        """The blocks of heights `first` to `last`, in order."""
-        rows = self._db.execute("SELECT data FROM blocks WHERE height BETWEEN ? AND ? ORDER BY height", (first, last))
-        for row in rows:
-            yield row[0]
-
-    def block(self, height: int) -> bytes | None:
-        row = self._db.execute("SELECT data FROM blocks WHERE height = ?", (height,)).fetchone()
-        return None if row is None else row[0]
-
-    def operation_places(self, token: str) -> list[tuple[int, int]]:
-        """(height, place) of each operation of an identity after the genesis, in order."""
-        rows = self._db.execute("SELECT height, place FROM operations WHERE token = ? ORDER BY height, place", (token,))
-        return [(height, place) for height, place in rows]
+    SCHEMA = History.SCHEMA + _SCHEMA
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         self._db.execute("INSERT INTO checkpoints VALUES (?, ?, ?)", checkpoint)
