@@ -12,6 +12,7 @@ from careledger.seal.hpke import SealingKey, SealingPublicKey, info
 from careledger.seal.kdf import Kdf, kdf
 from careledger.seal.keys import ALG_SEAL, ALG_SIGN, Key, keyid, parse_keyid, sealing_key, signing_keys
 from careledger.seal.passphrase import passphrase_key
+from careledger.seal.proven import ProvenSignatures
 from careledger.seal.shamir import combine, combine_many, share_commitment, split
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Kdf",
     "Key",
     "Payload",
+    "ProvenSignatures",
     "SealingKey",
     "SealingPublicKey",
     "Signature",

@@ -9,12 +9,14 @@ which nothing verifies, which costs nothing to know.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from careledger.errors import MalformedError, VerificationError
+from careledger.seal.proven import memory_in_use
 
 __all__ = ["PUBLIC_SIZE", "SEED_SIZE", "SIGNATURE_SIZE", "SigningKey", "VerifyKey"]
 
@@ -59,11 +61,18 @@ class VerifyKey:
     def verify(self, signature: bytes, message: bytes) -> None:
         """Return if `signature` (64 bytes) is this key's on `message`, else raise VerificationError `bad-signature`."""
         if len(signature) == SIGNATURE_SIZE and int.from_bytes(signature[32:], "little") < _L:
+            memory = memory_in_use()
+            # Two parts of fixed length before the third: no other three give the same digest.
+            digest = b"" if memory is None else sha256(self.raw + signature + message).digest()
+            if memory is not None and digest in memory:
+                return
             try:
                 self._key.verify(signature, message)
             except InvalidSignature:
                 pass
             else:
+                if memory is not None:
+                    memory.add(digest)
                 return
         raise VerificationError(
             "bad-signature", "the Ed25519 signature is not this key's on these bytes; do not trust them"
