@@ -58,7 +58,8 @@ class Party:
         self.log_key, self.witness_key = SigningKey(rand(32)), SigningKey(rand(32))
         self.url = f"http://node-{index}.example"
         self.log = MemoryTree()
-        self.consensus_key = SigningKey(rand(32)) if validates else None
+        self.consensus_seed = rand(32) if validates else b""
+        self.consensus_key = SigningKey(self.consensus_seed) if validates else None
         self.peer = f"{index:040x}@127.0.0.1:26656"
 
     @property
