@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,20 @@ class Party:
 class World:
     """Parties, their genesis, a directory, and short words for what can be done to it."""
 
-    def __init__(self, members: int = 4, seed: str = "world", *, validates: bool = False, **parameters: Any) -> None:
+    def __init__(
+        self,
+        members: int = 4,
+        seed: str = "world",
+        *,
+        validates: bool = False,
+        peers: Sequence[str] = (),
+        **parameters: Any,
+    ) -> None:
         self.rand = counter_rand(seed)
         self.validates = validates
         self.parties = [Party(self.rand, index, validates=validates) for index in range(members)]
+        for party, peer in zip(self.parties, peers, strict=False):
+            party.peer = peer
         parts = [party.part for party in self.parties]
         parts[0] = parts[0]._replace(roles=("licensor", "provider"))
         chosen: dict[str, Any] = {"anchor_min_ms": 0, **parameters}

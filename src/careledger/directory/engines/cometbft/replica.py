@@ -21,7 +21,7 @@ from careledger.directory.transactions import Block, TxResult, parse_block
 from careledger.directory.validators import validator_changes, validators
 from careledger.errors import Error, VerificationError
 from careledger.identity import Token, parse_operation
-from careledger.seal import Envelope, ProvenSignatures, decode
+from careledger.seal import Envelope, ProvenSignatures, decode, encode
 
 __all__ = [
     "BLOCK_BYTES_MAX",
@@ -116,6 +116,11 @@ class EngineReplica:
         """Every operation of an identity in order, from its inception on; empty when the token is not known."""
         return self.store.operations(token, founders=self._founders, parse=_parse_block)
 
+    def newest_ids(self) -> list[bytes]:
+        """The ids of the transactions in the newest block: accepted, and perhaps not yet noticed by who waits."""
+        data = self.block(self.height)
+        return [] if data is None else [transaction_id(encode(one)) for one in _parse_block(data).transactions]
+
     def reload(self) -> None:
         """Forget what was executed and not committed, and execute what the store has beyond the state in memory.
 
@@ -154,17 +159,13 @@ class EngineReplica:
         self._decided = executed
 
     def commit(self) -> Executed:
-        """Make the decided block durable and the directory's. Raises UnavailableError `store-failed`: nothing was done.
-
-        Accepted transactions leave the outbox in the same SQLite transaction; refused ones are the outbox' to judge.
-        """
+        """Make the decided block durable and the directory's. Raises UnavailableError `store-failed`."""
         decided = self._decided
         if decided is None:
             raise AssertionError("CometBFT commits only what it has finalized")
         with self.store.writing():
             self.store.add_block(decided.height, decided.block, decided.outcome.operations)
             self.store.add_commit(decided.height, decided.app_hash)
-            self.store.unpost(ident for ident, result in zip(decided.ids, decided.results, strict=True) if result.ok)
         self.directory.commit(decided.outcome)
         self._executed.clear()
         self._decided = None

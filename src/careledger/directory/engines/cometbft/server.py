@@ -36,19 +36,30 @@ _log: Final = logging.getLogger("careledger.directory.cometbft")
 
 
 class AbciServer:
-    """Serves `answer` on the socket at `path`. `on_fault` is called once with what went wrong while answering."""
+    """Serves `answer` on the socket at `path`.
+
+    `on_fault` is called once with what went wrong while answering, `on_lost` whenever a connection ended otherwise.
+    """
 
     def __init__(
-        self, path: Path, answer: Callable[[Request], Response], *, on_fault: Callable[[Error], None] | None = None
+        self,
+        path: Path,
+        answer: Callable[[Request], Response],
+        *,
+        on_fault: Callable[[Error], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._path = path
         self._answer = answer
         self._on_fault = on_fault
+        self._on_lost = on_lost
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self.fault: Error | None = None
         """What ended the connections; nothing is answered any more."""
+        self.answered = 0
+        """Requests, since the start: it grows while CometBFT lives and works."""
 
     @property
     def connections(self) -> int:
@@ -65,12 +76,12 @@ class AbciServer:
 
     async def close(self) -> None:
         """End every connection and remove the socket."""
-        if self._server is not None:
-            self._server.close()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
             self._drop()
             await asyncio.gather(*self._serving, return_exceptions=True)
-            await self._server.wait_closed()
-            self._server = None
+            await server.wait_closed()
         self._path.unlink(missing_ok=True)
 
     def _drop(self) -> None:
@@ -98,9 +109,11 @@ class AbciServer:
             while self.fault is None:
                 request = decode(await _read_frame(reader), Request)
                 writer.write(frame(encode(self._answer(request))))
+                self.answered += 1
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # CometBFT went away; its owner sees that by itself
+            if self._on_lost is not None and self._server is not None and self.fault is None:
+                self._on_lost()
         except Error as error:
             await self._fail(error, writer)
         except Exception as bug:

@@ -1,12 +1,11 @@
-"""What the CometBFT engine keeps on disk: the history, the app hash of each height, and the outbox.
+"""What the application keeps on disk: the history, and the app hash of each height that CometBFT decided.
 
-All in one file, so that one SQLite transaction commits a block, its app hash, and that the outbox need no longer send
-what is in it.
+One file, one SQLite transaction a Commit. It may be lost or put back: CometBFT hands over every block again. So nothing
+is in it that CometBFT doesn't have; the outbox has a file of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from careledger.directory.engines.history import History
@@ -15,8 +14,6 @@ __all__ = ["EngineStore"]
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS commits (height INTEGER PRIMARY KEY, app_hash BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS outbox (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, data BLOB NOT NULL) STRICT;
 """
 
 
@@ -36,15 +33,3 @@ class EngineStore(History):
         """The app hash after a block; None where CometBFT did not decide it."""
         row = self._db.execute("SELECT app_hash FROM commits WHERE height = ?", (height,)).fetchone()
         return None if row is None else row[0]
-
-    def post(self, ident: bytes, data: bytes) -> None:
-        """Put a transaction into the outbox; one that is there already stays where it is."""
-        self._db.execute("INSERT OR IGNORE INTO outbox (id, data) VALUES (?, ?)", (ident, data))
-
-    def unpost(self, idents: Iterable[bytes]) -> None:
-        """Take transactions out of the outbox; those that aren't in it don't matter."""
-        self._db.executemany("DELETE FROM outbox WHERE id = ?", [(ident,) for ident in idents])
-
-    def posted(self) -> list[tuple[bytes, bytes]]:
-        """(id, bytes) of every transaction in the outbox, oldest first."""
-        return list(self._db.execute("SELECT id, data FROM outbox ORDER BY number"))
