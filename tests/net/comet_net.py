@@ -70,6 +70,7 @@ class Node:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self.height = 0
         log = self.spec.with_suffix(".log").open("ab")
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,

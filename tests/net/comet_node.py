@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from careledger.directory.engines.cometbft import CometbftEngine, EngineKeys, EngineRpc, EngineSettings
-from careledger.directory.engines.cometbft.replica import EngineReplica
+from careledger.directory.engines.cometbft.replica import EngineReplica, _parse_block, transaction_id
 from careledger.directory.engines.cometbft.store import EngineStore
 from careledger.directory.rules import Execution
 from careledger.errors import Error
 from careledger.node.reports import set_up_logging
-from careledger.seal import Envelope, decode
+from careledger.seal import Envelope, decode, encode
 
 POINTS = ("mid-finalize", "end-of-finalize", "before-commit", "after-commit")
 
@@ -100,8 +100,10 @@ async def main(spec: dict[str, Any], death: Path, genesis: bytes) -> None:
             return {"known": [engine.directory.identity(token) is not None for token in command["tokens"]]}
         if what == "rpc":
             return {"answer": await getattr(engine.rpc, command["call"])(*command.get("arguments", []))}
-        if what == "resent":
-            return {"resent": engine.outbox.resent}
+        if what == "history":
+            blocks = [_parse_block(engine.block(height) or b"") for height in range(1, engine.height + 1)]
+            ids = [transaction_id(encode(one)).hex() for block in blocks for one in block.transactions]
+            return {"ids": ids, "resent": engine.outbox.resent}
         stop.set()
         return {}
 

@@ -1,0 +1,143 @@
+"""Four real validators on this machine: they agree, whoever dies and whenever; nothing accepted is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from careledger.directory.engines.cometbft.replica import transaction_id
+from careledger.seal import encode
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def play(comet_net: Any, tmp_path: Path) -> Callable[..., None]:
+    def run(story: Callable[[Any], Coroutine[Any, Any, None]], *, members: int = 4, timeout_s: float = 120) -> None:
+        async def whole() -> None:
+            async with asyncio.timeout(timeout_s), comet_net.running(tmp_path, members=members) as net:
+                await story(net)
+
+        asyncio.run(whole())
+
+    return run
+
+
+async def everyone_knows(net: Any, tokens: list[str], nodes: Any = None) -> None:
+    for node in nodes or net.nodes:
+        assert all((await node.do("known", tokens=tokens))["known"])
+
+
+def test_four_validators_agree_and_go_on_when_nodes_and_engines_die(comet_net: Any, play: Any) -> None:
+    """One network, told as one story, since starting it is the dearest part of each chapter."""
+
+    async def story(net: Any) -> None:
+        first, second, third, fourth = net.nodes
+        await asyncio.gather(*(node.reached(1) for node in net.nodes))
+
+        # Transactions from every member's node, and refused ones, are the same everywhere.
+        made = [net.enrolment(by % 4) for by in range(12)]
+        codes = await asyncio.gather(*(net.nodes[by % 4].submit(envelope) for by, (_, envelope) in enumerate(made)))
+        assert codes == [["ok"]] * len(made)
+        tokens = [token for token, _ in made]
+        assert await first.submit(made[0][1]) == ["exists"]
+        await net.agree()
+        await everyone_knows(net, tokens)
+
+        # A node that is killed at the worst moments catches up, its engine never outlives it.
+        for point in ("mid-finalize", "end-of-finalize", "before-commit", "after-commit"):
+            pid = (await second.until(lambda health: health["pid"] is not None))["pid"]
+            second.die_at(point)
+            token, envelope = net.enrolment(0)
+            assert await first.submit(envelope) == ["ok"]
+            assert await second.gone() == -signal.SIGKILL, point
+            comet_net.wait_gone(pid)
+            second.live()
+            await second.start()
+            await second.until(lambda health: health["state"] == "running")
+            tokens.append(token)
+            await net.agree()
+            await everyone_knows(net, tokens, [second])
+
+        # An engine that is killed is started again by its node.
+        before = await third.do("health")
+        comet_net.signal_engine(before["pid"], signal.SIGKILL)
+        after = await third.until(lambda health: health["restarts"] == 1 and health["state"] == "running")
+        assert after["pid"] != before["pid"]
+        token, envelope = net.enrolment(2)
+        assert await third.submit(envelope) == ["ok"]
+        tokens.append(token)
+
+        # Two of four gone: what comes in is kept, and said so; it goes on alone when one is back.
+        await third.kill()
+        await fourth.kill()
+        token, envelope = net.enrolment(0)
+        assert await first.submit(envelope, timeout_s=1.0) == ["directory-waits"]
+        tokens.append(token)
+        health = await first.until(lambda health: health["state"] == "waiting", timeout_s=40)
+        assert health["code"] == "directory-waits"
+        assert health["outbox"] == 1
+        await third.start()
+        await first.until(lambda health: health["outbox"] == 0, timeout_s=60)
+        await fourth.start()
+        await net.agree(timeout_s=60)
+        await everyone_knows(net, tokens)
+
+        # A stop is quick, in order, and leaves no process behind.
+        pids = [(await node.do("health"))["pid"] for node in net.nodes]
+        assert await asyncio.gather(*(node.stop() for node in net.nodes)) == [0, 0, 0, 0]
+        for pid in pids:
+            assert not comet_net.is_alive(pid)
+
+    play(story, timeout_s=180)
+
+
+def test_what_was_accepted_reaches_the_state_once_while_nodes_are_killed_in_turn(comet_net: Any, play: Any) -> None:
+    async def story(net: Any) -> None:
+        await asyncio.gather(*(node.reached(1) for node in net.nodes))
+        accepted: dict[str, Any] = {}
+        over = asyncio.Event()
+
+        async def load(by: int) -> None:
+            """One member's clients: enrol, and ask again with the same bytes until there is an answer."""
+            while not over.is_set():
+                token, envelope = net.enrolment(by)
+                while True:
+                    try:
+                        codes = await net.nodes[by].submit(envelope, timeout_s=2.0)
+                    except comet_net.NodeGoneError:
+                        await asyncio.sleep(0.1)
+                        continue
+                    if codes == ["directory-waits"]:
+                        accepted[token] = envelope
+                    elif codes in (["ok"], ["exists"]):
+                        # "exists": it was decided while the node that would have said so was dead.
+                        accepted[token] = envelope
+                        break
+                    elif over.is_set():
+                        break
+                await asyncio.sleep(0.05)
+
+        clients = [asyncio.create_task(load(by)) for by in range(4)]
+        for round_ in range(4):
+            await asyncio.sleep(1.0)
+            node = net.nodes[round_ % 4]
+            await node.kill()
+            await node.start()
+        over.set()
+        await asyncio.wait_for(asyncio.gather(*clients), 60)
+        for node in net.nodes:
+            await node.until(lambda health: health["state"] == "running" and health["outbox"] == 0, timeout_s=60)
+        await net.agree(timeout_s=60)
+        assert len(accepted) > 20
+        await everyone_knows(net, list(accepted))
+        history = (await net.nodes[0].do("history"))["ids"]
+        assert len(history) == len(set(history))
+        assert set(history) >= {transaction_id(encode(envelope)).hex() for envelope in accepted.values()}
+
+    play(story)
