@@ -5,8 +5,10 @@ CHECK ?=
 CARELEDGER_CRASH_KILLS ?= 10000
 CARELEDGER_CRASH_SEED ?= 1
 FUZZ_INPUTS ?= 1000000
+REPLAY_TRANSACTIONS ?= 1000000
+REPLAY_SEED ?= 1
 
-.PHONY: demo test lint fuzz crash bench lock clean
+.PHONY: demo test lint fuzz crash replay bench lock clean
 
 .venv/runtime: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -38,6 +40,10 @@ crash: .venv/dev
 # Every parser of foreign bytes, each in its own process; what fails is kept in build/fuzz. The last line is a summary.
 fuzz: .venv/dev
 	$(BIN)/python tests/fuzz/run.py --inputs $(FUZZ_INPUTS)
+
+# Random transactions through both directory engines: one app hash a block, or the seed that repeats the difference.
+replay: .venv/dev
+	$(BIN)/python tests/replay/replay.py --transactions $(REPLAY_TRANSACTIONS) --seed $(REPLAY_SEED)
 
 # Needs uv on PATH. Locks carry hashes and name no index.
 lock:
