@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from careledger.directory.engines.cometbft import CometbftEngine, EngineKeys, EngineRpc, EngineSettings
-from careledger.directory.engines.cometbft.replica import EngineReplica, _parse_block, transaction_id
+from careledger.directory.engines.cometbft.replica import EngineReplica, parse_engine_block, transaction_id
 from careledger.directory.engines.cometbft.store import EngineStore
 from careledger.directory.rules import Execution
 from careledger.errors import Error
@@ -101,7 +103,7 @@ async def main(spec: dict[str, Any], death: Path, genesis: bytes) -> None:
         if what == "rpc":
             return {"answer": await getattr(engine.rpc, command["call"])(*command.get("arguments", []))}
         if what == "history":
-            blocks = [_parse_block(engine.block(height) or b"") for height in range(1, engine.height + 1)]
+            blocks = [parse_engine_block(engine.block(height) or b"") for height in range(1, engine.height + 1)]
             ids = [transaction_id(encode(one)).hex() for block in blocks for one in block.transactions]
             return {"ids": ids, "resent": engine.outbox.resent}
         stop.set()
@@ -142,4 +144,4 @@ if __name__ == "__main__":
     set_up_logging()
     place = Path(sys.argv[1])
     facts = json.loads(place.read_text())
-    asyncio.run(main(facts, place.with_suffix(".die"), Path(facts["genesis"]).read_bytes()))
+    uvloop.run(main(facts, place.with_suffix(".die"), Path(facts["genesis"]).read_bytes()))

@@ -83,11 +83,12 @@ def bench(
 
 def _register_people() -> None:
     """The commands against a network; they need the client's libraries, which `demo` and `--help` of it do not."""
-    from careledger.cli import organisations, people, records, verifying  # noqa: PLC0415
+    from careledger.cli import engines, organisations, people, records, verifying  # noqa: PLC0415
 
     people.register(app)
     records.register(app)
     organisations.register(app)
+    engines.register(app)
     verifying.register(app)
 
 

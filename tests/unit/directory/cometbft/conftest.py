@@ -10,7 +10,7 @@ import pytest
 
 from careledger.directory.engines.cometbft import messages as abci
 from careledger.directory.engines.cometbft.application import Application
-from careledger.directory.engines.cometbft.config import app_state, chain_id
+from careledger.directory.engines.cometbft.chain import app_state, chain_id
 from careledger.directory.engines.cometbft.replica import EngineReplica, Executed
 from careledger.directory.engines.cometbft.wire import decode, encode
 from careledger.directory.validators import validators

@@ -12,8 +12,8 @@ import pytest
 from careledger.directory import Directory, Remove, StateProof, parse_block
 from careledger.directory.engines.cometbft import messages as abci
 from careledger.directory.engines.cometbft import replica as replica_module
-from careledger.directory.engines.cometbft.application import milliseconds
-from careledger.directory.engines.cometbft.replica import ENGINE_TRANSACTION_BYTES_MAX, EngineReplica, ExecutionFault
+from careledger.directory.engines.cometbft.chain import TRANSACTION_BYTES_MAX, milliseconds
+from careledger.directory.engines.cometbft.replica import EngineReplica, ExecutionFault
 from careledger.directory.rules import Execution
 from careledger.directory.validators import POWER
 from careledger.errors import ConflictError, Error, MalformedError, VerificationError
@@ -70,7 +70,7 @@ def test_refused_transactions_have_their_code_and_no_effect(chain: Any) -> None:
     person = chain.world.person()
     foreign = encode(stranger.as_node(type_of_enrol(chain, stranger, person)))
     junk = [b"", b"junk", b"{}", good + b" ", good.replace(b"payloadType", b"payloadtype"), b"[" * 60_000]
-    codes = chain.run(*junk, good, good, foreign, b"x" * (ENGINE_TRANSACTION_BYTES_MAX + 1))
+    codes = chain.run(*junk, good, good, foreign, b"x" * (TRANSACTION_BYTES_MAX + 1))
     assert codes[-4:] == ["ok", "exists", "unknown-identity", "too-large"]
     assert "ok" not in codes[: len(junk)]
     block = parse_block(chain.replica.block(1))

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from careledger.directory import Directory
-from careledger.directory.engines.cometbft.application import APP_VERSION
+from careledger.directory.engines.cometbft.chain import APP_VERSION, app_state, chain_id
 from careledger.directory.engines.cometbft.config import (
     EngineKeys,
     EngineSettings,
-    app_state,
-    chain_id,
     genesis_document,
     peer_id,
     peers,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import careledger
 from careledger.directory.engines.cometbft import messages as abci
 from careledger.directory.engines.cometbft.admission import Admission
-from careledger.directory.engines.cometbft.config import app_state, chain_id
+from careledger.directory.engines.cometbft.chain import APP_VERSION, app_state, chain_id, milliseconds
 from careledger.directory.engines.cometbft.replica import EngineReplica, Executed, ExecutionFault, parse_transaction
 from careledger.directory.engines.cometbft.wire import uvarint
 from careledger.directory.transactions import TxResult
@@ -22,10 +22,7 @@ from careledger.directory.validators import validators
 from careledger.errors import Error, MalformedError, VerificationError
 from careledger.seal import encode
 
-__all__ = ["APP_VERSION", "Application"]
-
-APP_VERSION: Final = 1
-"""In every header; changes with rules that would execute an old block differently."""
+__all__ = ["Application"]
 
 _CODESPACE: Final = "careledger"
 _REFUSED: Final = 1
@@ -182,11 +179,6 @@ class Application:
     def _report(self, fault: ExecutionFault, transactions: Sequence[bytes]) -> None:
         size = len(transactions[fault.index])
         _log.error("execution-failed", exc_info=fault.__cause__, extra={"fields": {"place": fault.index, "size": size}})
-
-
-def milliseconds(time: abci.Timestamp | None) -> int:
-    """Block time in whole milliseconds, the rest cut off, so that it never goes back where nanoseconds don't."""
-    return 0 if time is None else max(0, time.seconds * 1000 + time.nanos // 1_000_000)
 
 
 def _result(result: TxResult) -> abci.ExecTxResult:

@@ -19,19 +19,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from careledger.directory.engines.cometbft.replica import COMETBFT_BLOCK_BYTES_MAX, ENGINE_TRANSACTION_BYTES_MAX
-from careledger.directory.engines.cometbft.server import check_socket_path
+from careledger.directory.engines.cometbft.chain import (
+    APP_VERSION,
+    ORDERED_BYTES_MAX,
+    TRANSACTION_BYTES_MAX,
+    app_state,
+    chain_id,
+)
 from careledger.directory.genesis import ConsensusEntry, network_of
 from careledger.directory.replica import Directory
 from careledger.directory.validators import POWER, validators
 from careledger.errors import MalformedError, UnavailableError
-from careledger.seal import SigningKey, b64, unb64
+from careledger.seal import SigningKey, unb64
 
 __all__ = [
     "EngineKeys",
     "EngineSettings",
-    "app_state",
-    "chain_id",
     "genesis_document",
     "peer_id",
     "peers",
@@ -72,7 +75,7 @@ _FIXED: Final[dict[str, Toml]] = {
         "recheck": False,
         "size": 20_000,
         "cache_size": 40_000,
-        "max_tx_bytes": ENGINE_TRANSACTION_BYTES_MAX,
+        "max_tx_bytes": TRANSACTION_BYTES_MAX,
     },
     "statesync": {"enable": False},
     "tx_index": {"indexer": "null"},
@@ -103,16 +106,6 @@ def peer_id(transport_key: bytes) -> str:
     return sha256(transport_key).digest()[:20].hex()
 
 
-def chain_id(network: str) -> str:
-    """The chain's name, in every vote; CometBFT allows 50 characters."""
-    return f"careledger-{network[:32]}"
-
-
-def app_state(genesis: bytes) -> bytes:
-    """Our genesis as CometBFT carries it: a JSON string of base64url, whose bytes no JSON library changes."""
-    return b'"' + b64(genesis).encode("ascii") + b'"'
-
-
 def peers(directory: Directory, *, but: str) -> list[str]:
     """`id@host:port` of every active node that has one, except the node `but`."""
     stated = [node.consensus for node in directory.nodes() if node.token != but]
@@ -135,14 +128,14 @@ def genesis_document(genesis: bytes, *, start: Directory | None = None) -> bytes
         "chain_id": chain_id(network_of(genesis)),
         "initial_height": str(directory.height + 1),
         "consensus_params": {
-            "block": {"max_bytes": str(COMETBFT_BLOCK_BYTES_MAX), "max_gas": "-1"},
+            "block": {"max_bytes": str(ORDERED_BYTES_MAX), "max_gas": "-1"},
             "evidence": {
                 "max_age_num_blocks": "100000",
                 "max_age_duration": str(48 * 3_600 * 10**9),
                 "max_bytes": "1048576",
             },
             "validator": {"pub_key_types": ["ed25519"]},
-            "version": {"app": "1"},
+            "version": {"app": str(APP_VERSION)},
             "abci": {"vote_extensions_enable_height": "0"},
         },
         "validators": [
@@ -165,10 +158,8 @@ def write_home(
 ) -> None:
     """Write everything that CometBFT needs to start; each file atomically and readable by its owner alone.
 
-    Raises UnavailableError `validator-state-lost`, `bad-socket-path`, `home-failed` (the disk refuses).
+    Raises UnavailableError `validator-state-lost`, `home-failed` (the disk refuses).
     """
-    for path in (app_socket, rpc_socket):
-        check_socket_path(path)
     config, data = home / "config", home / "data"
     try:
         for folder in (config, data):

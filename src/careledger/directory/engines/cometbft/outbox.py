@@ -79,6 +79,7 @@ class Outbox:
         self._send = list(send)
         self._settled = settled
         self._entries: dict[bytes, _Entry] = {}
+        self._sending: set[asyncio.Task[None]] = set()
         self._interval = RESEND_S
         self._round_at = 0.0
         self._progress = True
@@ -105,6 +106,8 @@ class Outbox:
 
     def close(self) -> None:
         """What is in the outbox stays there; who waits is told that the node stops."""
+        for sending in self._sending:
+            sending.cancel()
         for entry in self._entries.values():
             for waiter in entry.waiters:
                 if not waiter.done():
@@ -139,12 +142,19 @@ class Outbox:
                 entry = self._entries[ident]
                 entry.waiters = [waiter for waiter in entry.waiters if not waiter.done()] + [outcome]
                 waiting.append(outcome)
-        for ident in new:
-            if ident in self._entries and not await self._try(self._entries[ident]):
-                break  # no engine answers: the rest goes out with the next round
+        if new:
+            sending = loop.create_task(self._send_first(list(new)))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
         if waiting:
             await self._wait(waiting, timeout_s)
         return [outcome.result() if isinstance(outcome, asyncio.Future) else outcome for _, outcome in taken]
+
+    async def _send_first(self, idents: list[bytes]) -> None:
+        """In order, since one may follow another; nobody waits for this, since only a block decides."""
+        for ident in idents:
+            if ident in self._entries and not await self._try(self._entries[ident]):
+                return  # no engine answers: the rest goes out with the next round
 
     async def _wait(self, waiting: list[asyncio.Future[SubmitResult]], timeout_s: float) -> None:
         try:

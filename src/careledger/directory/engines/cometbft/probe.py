@@ -18,6 +18,8 @@ from careledger.errors import UnavailableError
 __all__ = ["PROBE_S", "Probe"]
 
 PROBE_S: Final = 2.0
+_IMPATIENT_S: Final = 0.25
+"""Between questions until the first is answered: a start takes a second or two."""
 HUNG_S: Final = 30.0
 """Without an answer or a call to the application: far longer than any answer takes."""
 STALLED_S: Final = 10.0
@@ -67,10 +69,11 @@ class Probe:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            asked = loop.time()
             await self.ask()
-            await asyncio.sleep(PROBE_S)
-            late = loop.time() - asked - PROBE_S
+            pause = PROBE_S if self.answers else _IMPATIENT_S
+            asleep = loop.time()
+            await asyncio.sleep(pause)
+            late = loop.time() - asleep - pause
             if late >= LATE_S:
                 _log.warning("loop-late", extra={"fields": {"ms": int(late * 1000)}})
                 self._alive_at = None  # what CometBFT did meanwhile, this node couldn't have seen

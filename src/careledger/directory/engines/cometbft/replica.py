@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from careledger.directory.engines.cometbft.chain import ENGINE_BLOCK_BYTES_MAX, TRANSACTION_BYTES_MAX
 from careledger.directory.engines.cometbft.store import EngineStore
 from careledger.directory.genesis import network_of, parse_genesis
 from careledger.directory.replica import Directory
@@ -24,23 +25,13 @@ from careledger.identity import Token, parse_operation
 from careledger.seal import Envelope, ProvenSignatures, decode, encode
 
 __all__ = [
-    "BLOCK_BYTES_MAX",
-    "ENGINE_TRANSACTION_BYTES_MAX",
     "EngineReplica",
     "Executed",
     "ExecutionFault",
+    "parse_engine_block",
     "parse_transaction",
     "transaction_id",
 ]
-
-ENGINE_TRANSACTION_BYTES_MAX: Final = 65_536
-"""Of an envelope's canonical bytes: room for the rules' own limit on its text fields, and CometBFT's max_tx_bytes."""
-
-COMETBFT_BLOCK_BYTES_MAX: Final = 4 << 20
-"""The consensus parameter block.max_bytes of our networks; a thousand transactions are half a MiB."""
-
-BLOCK_BYTES_MAX: Final = COMETBFT_BLOCK_BYTES_MAX + (64 << 10)
-"""Of a block as we keep it: CometBFT's limit covers its transactions, the rest is our own few fields."""
 
 _PROVEN_MAX: Final = 50_000
 """Signatures remembered: more than the mempool holds, 3 MB at most."""
@@ -75,7 +66,7 @@ def transaction_id(data: bytes) -> bytes:
 
 def parse_transaction(data: bytes) -> Envelope:
     """The envelope of exactly these canonical bytes. Raises MalformedError as seal.decode."""
-    return decode(data, Envelope, size_max=ENGINE_TRANSACTION_BYTES_MAX)
+    return decode(data, Envelope, size_max=TRANSACTION_BYTES_MAX)
 
 
 class EngineReplica:
@@ -114,12 +105,12 @@ class EngineReplica:
 
     def operations(self, token: Token) -> list[Envelope]:
         """Every operation of an identity in order, from its inception on; empty when the token is not known."""
-        return self.store.operations(token, founders=self._founders, parse=_parse_block)
+        return self.store.operations(token, founders=self._founders, parse=parse_engine_block)
 
     def newest_ids(self) -> list[bytes]:
         """The ids of the transactions in the newest block: accepted, and perhaps not yet noticed by who waits."""
         data = self.block(self.height)
-        return [] if data is None else [transaction_id(encode(one)) for one in _parse_block(data).transactions]
+        return [] if data is None else [transaction_id(encode(one)) for one in parse_engine_block(data).transactions]
 
     def reload(self) -> None:
         """Forget what was executed and not committed, and execute what the store has beyond the state in memory.
@@ -198,7 +189,7 @@ class EngineReplica:
     def _replay(self, data: bytes) -> None:
         height = self.height + 1
         try:
-            outcome = apply_block(self.directory.state, _parse_block(data))
+            outcome = apply_block(self.directory.state, parse_engine_block(data))
         except Error as error:
             raise self._wrong_block(height, error.message) from error
         refused = [result.code for result in outcome.results if not result.ok]
@@ -216,8 +207,9 @@ class EngineReplica:
         )
 
 
-def _parse_block(data: bytes) -> Block:
-    return parse_block(data, size_max=BLOCK_BYTES_MAX)
+def parse_engine_block(data: bytes) -> Block:
+    """A block of the history, as large as CometBFT lets one be. Raises MalformedError as seal.decode."""
+    return parse_block(data, size_max=ENGINE_BLOCK_BYTES_MAX)
 
 
 def _block_bytes(network: str, height: int, time_ms: int, accepted: Sequence[bytes]) -> bytes:

@@ -68,7 +68,7 @@ class AbciServer:
 
     async def start(self) -> None:
         """Bind the socket, in place of one that a dead process left. Raises UnavailableError `bad-socket-path`."""
-        check_socket_path(self._path)
+        _check_path(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._connected, path=str(self._path), limit=1 << 20)
@@ -137,7 +137,7 @@ class AbciServer:
         self.fault = None
 
 
-def check_socket_path(path: Path) -> None:
+def _check_path(path: Path) -> None:
     """Raises UnavailableError `bad-socket-path`: the operating system takes no path of that length."""
     if len(str(path).encode()) > SOCKET_PATH_MAX:
         raise UnavailableError(

@@ -148,6 +148,7 @@ class Supervisor:
         try:
             if self._stop.is_set():
                 process.terminate()
+                await self._end_within(process, STOP_GRACE_S)
             code = await process.wait()
         finally:
             self._process = None
