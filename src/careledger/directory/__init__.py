@@ -18,6 +18,15 @@ from careledger.directory.genesis import (
     network_of,
     parse_genesis,
 )
+from careledger.directory.lightblocks import (
+    LightBlock,
+    LightHead,
+    LightProof,
+    LightValidator,
+    follow,
+    light_chain,
+    validator_set,
+)
 from careledger.directory.parameters import default_parameters
 from careledger.directory.proofs import (
     DirectoryHead,
@@ -80,6 +89,10 @@ __all__ = [
     "Genesis",
     "GenesisMember",
     "LicenceState",
+    "LightBlock",
+    "LightHead",
+    "LightProof",
+    "LightValidator",
     "MapProof",
     "MemberNodes",
     "MemberPart",
@@ -106,8 +119,10 @@ __all__ = [
     "cosignatures_needed",
     "default_parameters",
     "directory_origin",
+    "follow",
     "found_state",
     "founding",
+    "light_chain",
     "log_origin",
     "map_key",
     "network_of",
@@ -115,6 +130,7 @@ __all__ = [
     "parse_block",
     "parse_genesis",
     "sign_transaction",
+    "validator_set",
     "verify_absent",
     "verify_present",
 ]

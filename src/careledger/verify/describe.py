@@ -53,7 +53,7 @@ def describe_file(head: bytes) -> Form:
     if head.startswith(b"\x93\xc4\x20"):
         # MessagePack: an array of three, the first of them 32 bytes.
         return "receipt"
-    if head.lstrip()[:1] == b"{" and b'"proof"' in head:
+    if head.startswith(b'{"blocks":') or (head.lstrip()[:1] == b"{" and b'"proof"' in head):
         return "directory-proof"
     if b"\n\n\xe2\x80\x94 " in head:
         return "checkpoint"

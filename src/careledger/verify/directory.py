@@ -14,15 +14,22 @@ import msgspec
 from careledger.directory import (
     Directory,
     DirectoryHead,
+    LightProof,
     StateProof,
     apply_block,
     check_directory_checkpoint,
     cosignatures_needed,
     directory_origin,
+    follow,
+    light_chain,
+    network_of,
     parse_app_hash,
     parse_block,
+    validator_set,
 )
+from careledger.directory.validators import validators
 from careledger.errors import Error, MalformedError, UnavailableError, VerificationError
+from careledger.seal import decode
 from careledger.tlog import (
     CHECKPOINT_PATH,
     Checkpoint,
@@ -172,12 +179,16 @@ def _cosigned(directory: Directory, note: bytes, more: Sequence[bytes], sequence
 def verify_directory_proof(
     data: bytes, *, genesis: bytes, network: str | None = None, trust: Trust | None = None, needed: int | None = None
 ) -> DirectoryProofReport:
-    """Verify a proof of one value of the directory (JSON {proof, checkpoint}), or of its absence.
+    """Verify a proof of one value of the directory, or of its absence: JSON {proof, checkpoint} under a checkpoint that
+    members cosigned, or {blocks, proof, v} under blocks that CometBFT's validators committed.
 
     `trust`: the keys of a newer moment than the genesis, where members or keys changed since. Raises MalformedError
-    `bad-proof-file`; VerificationError and UnavailableError as `check_state_proof`.
+    `bad-proof-file`; VerificationError and UnavailableError as `check_state_proof`; VerificationError as
+    `directory.follow`.
     """
     founders = trust_of_genesis(genesis, network=network)
+    if data.startswith(b'{"blocks":'):
+        return _committed_proof(data, genesis)
     if trust is not None and trust.network != founders.network:
         raise VerificationError("wrong-network", "the keys given are another network's than the genesis")
     shown = parse_directory_proof(data)
@@ -190,6 +201,26 @@ def verify_directory_proof(
         height=head.height,
         app_hash=head.app_hash.hex(),
         cosigned=head.cosigned,
+    )
+
+
+def _committed_proof(data: bytes, genesis: bytes) -> DirectoryProofReport:
+    """Down from the founders' validators: every set that followed, the last block's app hash, the value."""
+    found = decode(data, LightProof, size_max=PROOF_BYTES_MAX)
+    state = Directory.from_genesis(genesis).state
+    founders = validator_set(validators(state.members, state.nodes))
+    network = network_of(genesis)
+    head = follow(found.blocks, chain=light_chain(network), validators=founders)
+    value = found.proof.verify(kind=found.proof.kind, ident=found.proof.id, app=head.app_hash)
+    return DirectoryProofReport(
+        network=network,
+        kind=found.proof.kind,
+        id=found.proof.id,
+        value=None if value is None else value.decode(),
+        height=head.height,
+        app_hash=head.app_hash.hex(),
+        committed=head.committed,
+        time_ms=head.time_ms,
     )
 
 

@@ -72,7 +72,11 @@ class DirectoryReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DirectoryProofReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of the directory (canonical JSON text), or None where it is proven that there is none."""
+    """A value of the directory (canonical JSON text), or None where it is proven that there is none.
+
+    Above it stand members that cosigned a checkpoint (`cosigned`: member -> POSIX seconds), or validators that
+    committed a block (`committed`: consensus key -> power), as the network's engine has it. `time_ms` is that block's.
+    """
 
     network: str
     kind: str
@@ -80,7 +84,9 @@ class DirectoryProofReport(msgspec.Struct, frozen=True, kw_only=True):
     value: str | None
     height: int
     app_hash: str
-    cosigned: dict[str, int]
+    cosigned: dict[str, int] = {}
+    committed: dict[str, int] = {}
+    time_ms: int = 0
 
 
 class ReceiptReport(msgspec.Struct, frozen=True, kw_only=True):
