@@ -84,7 +84,6 @@ def test_a_proof_file_needs_the_genesis_and_nothing_else():
     assert (report.kind, report.id, report.height) == ("identity", FOUND["ident"], len(BLOCKS) - 1)
     assert report.value is not None
     assert sum(report.committed.values()) == 30
-    assert report.time_ms > 1_700_000_000_000
 
 
 @pytest.mark.parametrize("seed", range(4))

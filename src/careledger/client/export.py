@@ -147,7 +147,7 @@ async def _identities(
         token = waiting.pop(0)
         identity, shown = await network.identity_with_proof(token)
         identities[token] = [encode(envelope) for envelope in identity.operations]
-        directory.append(("identity", token, encode(shown.proof), shown.checkpoint.encode()))
+        directory.append(("identity", token, encode(shown.proof), shown.above))
         waiting += [manager for manager in identity.managers() if manager not in identities and manager not in waiting]
     return identities, directory
 

@@ -17,7 +17,8 @@ import msgspec
 from careledger.access import DocumentMessage
 from careledger.client.asking import first_answer
 from careledger.client.exchange import Wire, gist
-from careledger.client.nodes import DirectoryProof, Node, Nodes, parse_network_file
+from careledger.client.heads import DirectoryProof
+from careledger.client.nodes import Node, Nodes, parse_network_file
 from careledger.errors import Error, NotFoundError, UnavailableError, VerificationError
 from careledger.identity import (
     Document,

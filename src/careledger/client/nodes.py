@@ -1,8 +1,7 @@
 """The nodes of a network and what they are asked without anybody's keys: transactions, and proofs of the directory.
 
 It starts from a network file: the genesis, whose hash is the network's name, and where nodes answer. What a node says
-about the directory is believed only down from a checkpoint that the sequencer signed and nodes of more than two thirds
-of the members cosigned; which node carried the proof does not matter.
+about the directory is believed only down from a head that more than two thirds of the members vouched for (`heads`).
 """
 
 from __future__ import annotations
@@ -15,16 +14,8 @@ import msgspec
 
 from careledger.client.asking import Race, SteadyPace, first_answer
 from careledger.client.exchange import Wire, decoded, gist, refusal
-from careledger.directory import (
-    DirectoryHead,
-    StateProof,
-    check_directory_checkpoint,
-    cosignatures_needed,
-    directory_origin,
-    log_origin,
-    network_of,
-    parse_genesis,
-)
+from careledger.client.heads import DirectoryProof, Head, heads_of
+from careledger.directory import log_origin, network_of, parse_genesis
 from careledger.directory.values import NodeState
 from careledger.errors import Error, MalformedError, NotFoundError, UnavailableError, VerificationError
 from careledger.seal import Envelope, Payload, b64, decode, encode, unb64
@@ -85,13 +76,6 @@ class Node(msgspec.Struct, frozen=True, eq=False):
     witness: Verifier
 
 
-class DirectoryProof(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of GET /v1/directory/proof/{kind}/{id}: the value's proof and the cosigned checkpoint above it."""
-
-    proof: StateProof
-    checkpoint: str
-
-
 class _Result(msgspec.Struct):
     code: str
     message: str = ""
@@ -129,8 +113,9 @@ class Nodes:
             for entry in member.nodes:
                 self._add_node(entry.token, entry.url, member.token, entry.log_key, entry.witness_key)
         sequencer = self.nodes.get(str(self.genesis.parameters.get("sequencer", "")))
-        origin = directory_origin(self.id)
-        self._sequencer = None if sequencer is None else Verifier.ed25519(origin, sequencer.log.public)
+        self.heads = heads_of(
+            genesis, sequencer=None if sequencer is None else sequencer.log, witnesses=self._witnesses_by_member
+        )
 
     @property
     def members(self) -> list[str]:
@@ -146,6 +131,12 @@ class Nodes:
     def witnesses_of(self, node: Node) -> list[Verifier]:
         """The witnesses that count for a node's log: other members' nodes only."""
         return [other.witness for other in self.nodes.values() if other.member != node.member]
+
+    def _witnesses_by_member(self) -> dict[str, list[Verifier]]:
+        found: dict[str, list[Verifier]] = {}
+        for node in self.nodes.values():
+            found.setdefault(node.member, []).append(node.witness)
+        return found
 
     async def node(self, token: str) -> Node:
         """A node by its token, proven from the directory where the genesis doesn't know it.
@@ -245,9 +236,8 @@ class Nodes:
     async def directory_proof(self, kind: str, ident: str) -> DirectoryProof:
         """A proof of what the directory has of (kind, id), that it is absent included, once it checks out.
 
-        The sequencer's checkpoint usually carries enough cosignatures; else those that several nodes hold of the same
-        checkpoint are put together, so that no single node can keep a client from a proof. A head that was made just
-        now may lack them still: asked again for a while.
+        What one node shows usually suffices; else what several show is put together, so that no single node can keep
+        a client from a proof. A head that was made just now may lack cosignatures still: asked again for a while.
         Raises VerificationError; UnavailableError `not-enough-cosignatures`, `directory-unreachable`.
         """
         refused: Error | None = None
@@ -276,7 +266,7 @@ class Nodes:
         async with Race(nodes, ask, pace=self.pace, at_once=1) as race:
             while await race.more():
                 refusals = []
-                for proof in _merged(list(race.answers.values())):
+                for proof in self.heads.merged(list(race.answers.values())):
                     try:
                         head, _ = self.checked_proof(proof, kind=kind, ident=ident)
                         self._check_age(head, age_max_ms)
@@ -293,33 +283,20 @@ class Nodes:
         failures.update({f"proof {number}": error for number, error in enumerate(refusals, start=1)})
         raise UnavailableError("directory-unreachable", f"no node proved the directory's state ({gist(failures)})")
 
-    def _check_age(self, head: DirectoryHead, age_max_ms: int) -> None:
-        """Refuse a head that nobody has cosigned lately: an old one could hide a rotation or a removal.
+    def _check_age(self, head: Head, age_max_ms: int) -> None:
+        """Refuse a head that nobody has vouched for lately: an old one could hide a rotation or a removal.
 
         Raises UnavailableError `stale-directory`.
         """
-        age = self.now_ms() - 1000 * max(head.cosigned.values(), default=0)
+        age = self.now_ms() - head.time_ms
         if age > age_max_ms:
             raise UnavailableError(
                 "stale-directory", f"the directory's head is {age // 60_000} minutes old; ask other nodes, or wait"
             )
 
-    def checked_proof(self, shown: DirectoryProof, *, kind: str, ident: str) -> tuple[DirectoryHead, bytes | None]:
-        """The proven head and value (None: absent) of a proof.
-
-        Raises VerificationError; UnavailableError `not-enough-cosignatures`.
-        """
-        if self._sequencer is None:
-            raise VerificationError("no-sequencer", "the genesis names no sequencer whose checkpoints could be checked")
-        witnesses: dict[str, list[Verifier]] = {}
-        for node in self.nodes.values():
-            witnesses.setdefault(node.member, []).append(node.witness)
-        head = check_directory_checkpoint(
-            shown.checkpoint.encode(),
-            sequencer=self._sequencer,
-            witnesses=witnesses,
-            needed=cosignatures_needed(len(witnesses)),
-        )
+    def checked_proof(self, shown: DirectoryProof, *, kind: str, ident: str) -> tuple[Head, bytes | None]:
+        """The proven head and value (None: absent) of a proof. Raises as Heads.check and StateProof.verify."""
+        head = self.heads.check(shown)
         return head, shown.proof.verify(kind=kind, ident=ident, app=head.app_hash)
 
     async def proven(self, kind: str, ident: str, struct: type[P]) -> P | None:
@@ -329,17 +306,3 @@ class Nodes:
         """
         _, value = self.checked_proof(await self.directory_proof(kind, ident), kind=kind, ident=ident)
         return None if value is None else decode(value, struct)
-
-
-def _merged(shown: Sequence[DirectoryProof]) -> list[DirectoryProof]:
-    """One proof for each checkpoint text, with the signature lines that any of the nodes showed of it."""
-    by_text: dict[str, tuple[DirectoryProof, dict[str, None]]] = {}
-    for proof in shown:
-        text, gap, lines = proof.checkpoint.partition("\n\n")
-        if gap:
-            known = by_text.setdefault(text, (proof, {}))
-            known[1].update(dict.fromkeys(line for line in lines.split("\n") if line))
-    return [
-        DirectoryProof(proof=proof.proof, checkpoint=text + "\n\n" + "".join(line + "\n" for line in lines))
-        for text, (proof, lines) in by_text.items()
-    ]

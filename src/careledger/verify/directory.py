@@ -13,7 +13,7 @@ import msgspec
 
 from careledger.directory import (
     Directory,
-    DirectoryHead,
+    LightBlock,
     LightProof,
     StateProof,
     apply_block,
@@ -22,14 +22,11 @@ from careledger.directory import (
     directory_origin,
     follow,
     light_chain,
-    network_of,
     parse_app_hash,
     parse_block,
-    validator_set,
 )
-from careledger.directory.validators import validators
 from careledger.errors import Error, MalformedError, UnavailableError, VerificationError
-from careledger.seal import decode
+from careledger.seal import decode, encode
 from careledger.tlog import (
     CHECKPOINT_PATH,
     Checkpoint,
@@ -187,40 +184,24 @@ def verify_directory_proof(
     `directory.follow`.
     """
     founders = trust_of_genesis(genesis, network=network)
-    if data.startswith(b'{"blocks":'):
-        return _committed_proof(data, genesis)
     if trust is not None and trust.network != founders.network:
         raise VerificationError("wrong-network", "the keys given are another network's than the genesis")
-    shown = parse_directory_proof(data)
-    head, value = check_state_proof(shown.proof, shown.checkpoint.encode(), trust=trust or founders, needed=needed)
+    if data.startswith(b'{"blocks":'):
+        found = decode(data, LightProof, size_max=PROOF_BYTES_MAX)
+        proof, above = found.proof, encode(found.blocks)
+    else:
+        shown = parse_directory_proof(data)
+        proof, above = shown.proof, shown.checkpoint.encode()
+    head, value = check_state_proof(proof, above, trust=trust or founders, needed=needed)
     return DirectoryProofReport(
         network=founders.network,
-        kind=shown.proof.kind,
-        id=shown.proof.id,
+        kind=proof.kind,
+        id=proof.id,
         value=None if value is None else value.decode(),
         height=head.height,
         app_hash=head.app_hash.hex(),
         cosigned=head.cosigned,
-    )
-
-
-def _committed_proof(data: bytes, genesis: bytes) -> DirectoryProofReport:
-    """Down from the founders' validators: every set that followed, the last block's app hash, the value."""
-    found = decode(data, LightProof, size_max=PROOF_BYTES_MAX)
-    state = Directory.from_genesis(genesis).state
-    founders = validator_set(validators(state.members, state.nodes))
-    network = network_of(genesis)
-    head = follow(found.blocks, chain=light_chain(network), validators=founders)
-    value = found.proof.verify(kind=found.proof.kind, ident=found.proof.id, app=head.app_hash)
-    return DirectoryProofReport(
-        network=network,
-        kind=found.proof.kind,
-        id=found.proof.id,
-        value=None if value is None else value.decode(),
-        height=head.height,
-        app_hash=head.app_hash.hex(),
         committed=head.committed,
-        time_ms=head.time_ms,
     )
 
 
@@ -234,19 +215,44 @@ def parse_directory_proof(data: bytes) -> DirectoryProof:
     raise MalformedError("bad-proof-file", "this is not the JSON of a directory proof ({proof, checkpoint})")
 
 
-def check_state_proof(
-    proof: StateProof, note: bytes, *, trust: Trust, needed: int | None = None
-) -> tuple[DirectoryHead, bytes | None]:
-    """The head that a note proves and the value that a proof proves under it (None: absent).
+class ProvenHead(NamedTuple):
+    """A head of the directory, and who vouched for it: members that cosigned it (-> POSIX seconds), or validators that
+    committed the block which states it (consensus key -> power)."""
 
-    Raises VerificationError `no-sequencer`, `bad-app-hash`, `bad-proof`, …; UnavailableError `not-enough-cosignatures`.
+    height: int
+    app_hash: bytes
+    cosigned: dict[str, int]
+    committed: dict[str, int]
+
+
+def check_state_proof(
+    proof: StateProof, above: bytes, *, trust: Trust, needed: int | None = None
+) -> tuple[ProvenHead, bytes | None]:
+    """The head that `above` proves (a checkpoint note, or light blocks as a canonical JSON array) and the value that a
+    proof proves under it (None: absent).
+
+    Raises VerificationError `no-sequencer`, `bad-app-hash`, `bad-proof`, …, as directory.follow; UnavailableError
+    `not-enough-cosignatures`.
     """
+    head = _committed_head(above, trust) if above.startswith(b"[") else _cosigned_head(above, trust, needed)
+    return head, proof.verify(kind=proof.kind, ident=proof.id, app=head.app_hash)
+
+
+def _committed_head(above: bytes, trust: Trust) -> ProvenHead:
+    if not trust.validators:
+        raise VerificationError("no-validators", "the network has no validators that could have committed a block")
+    blocks = decode(above, list[LightBlock], size_max=PROOF_BYTES_MAX)
+    head = follow(blocks, chain=light_chain(trust.network), validators=trust.validators)
+    return ProvenHead(head.height, head.app_hash, {}, head.committed)
+
+
+def _cosigned_head(above: bytes, trust: Trust, needed: int | None) -> ProvenHead:
     if trust.sequencer is None:
         raise VerificationError("no-sequencer", "the network names no sequencer whose checkpoint could be checked")
     head = check_directory_checkpoint(
-        note,
+        above,
         sequencer=trust.sequencer,
         witnesses=trust.witnesses(),
         needed=trust.directory_needed if needed is None else needed,
     )
-    return head, proof.verify(kind=proof.kind, ident=proof.id, app=head.app_hash)
+    return ProvenHead(head.height, head.app_hash, head.cosigned, {})

@@ -164,7 +164,7 @@ class _Export:
             if (proof.kind, proof.id) != (kind, ident):
                 raise VerificationError("wrong-proof", f"a proof in the export is not about {kind} {ident[:80]}")
             head, value = check_state_proof(proof, note, trust=self.trust, needed=needed)
-            fewest.append(len(head.cosigned))
+            fewest.append(len(head.cosigned or head.committed))
             if kind == "identity" and value is not None:
                 proven[ident] = decode(value, IdentityState)
         for token in self.proofs.identities:

@@ -75,7 +75,7 @@ class DirectoryProofReport(msgspec.Struct, frozen=True, kw_only=True):
     """A value of the directory (canonical JSON text), or None where it is proven that there is none.
 
     Above it stand members that cosigned a checkpoint (`cosigned`: member -> POSIX seconds), or validators that
-    committed a block (`committed`: consensus key -> power), as the network's engine has it. `time_ms` is that block's.
+    committed a block (`committed`: consensus key -> power), as the network's engine has it.
     """
 
     network: str
@@ -86,7 +86,6 @@ class DirectoryProofReport(msgspec.Struct, frozen=True, kw_only=True):
     app_hash: str
     cosigned: dict[str, int] = {}
     committed: dict[str, int] = {}
-    time_ms: int = 0
 
 
 class ReceiptReport(msgspec.Struct, frozen=True, kw_only=True):

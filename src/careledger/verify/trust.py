@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 from careledger.directory import (
     Directory,
+    LightValidator,
     cosignatures_needed,
     directory_origin,
     log_origin,
     network_of,
     parse_genesis,
+    validator_set,
 )
+from careledger.directory.validators import validators
 from careledger.errors import NotFoundError, VerificationError
 from careledger.seal import unb64
 from careledger.tlog import Verifier
@@ -33,12 +36,14 @@ class NodeKeys(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """The keys of one network at one moment. `sequencer` signs the block log's checkpoints, where there is one."""
+    """The keys of one network at one moment. `sequencer` signs the block log's checkpoints, where there is one; else
+    `validators` commit its blocks, as the set was at the genesis or at that moment."""
 
     network: str
     nodes: Mapping[str, NodeKeys]
     members: int
     sequencer: Verifier | None
+    validators: Sequence[LightValidator] = ()
 
     def log(self, node: str) -> Verifier:
         """The key of a node's log. Raises NotFoundError `unknown-node`."""
@@ -91,7 +96,7 @@ def trust_of_genesis(genesis: bytes, *, network: str | None = None) -> Trust:
     }
     sequencer = nodes.get(str(parsed.parameters.get("sequencer", "")))
     verifier = None if sequencer is None else Verifier.ed25519(directory_origin(name), sequencer.log.public)
-    return Trust(name, nodes, len(parsed.members), verifier)
+    return Trust(name, nodes, len(parsed.members), verifier, _validators(Directory.from_genesis(genesis)))
 
 
 def trust_of_directory(directory: Directory) -> Trust:
@@ -100,7 +105,11 @@ def trust_of_directory(directory: Directory) -> Trust:
     nodes = {
         node.token: _keys(name, node.token, node.member, node.log_key, node.witness_key) for node in directory.nodes()
     }
-    return Trust(name, nodes, len(directory.members()), directory.sequencer_verifier())
+    return Trust(name, nodes, len(directory.members()), directory.sequencer_verifier(), _validators(directory))
+
+
+def _validators(directory: Directory) -> list[LightValidator]:
+    return validator_set(validators(directory.state.members, directory.state.nodes))
 
 
 def _keys(network: str, token: str, member: str, log_key: str, witness_key: str) -> NodeKeys:
