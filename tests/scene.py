@@ -28,7 +28,7 @@ from careledger.client.keys import MemoryState
 from careledger.client.reader import Opened
 from careledger.errors import Error
 from careledger.fhir import FileReading, ReadOptions, demo_patients, read_file
-from careledger.node import LocalNetwork, LocalNode, NodeFolder
+from careledger.node import Engine, LocalNetwork, LocalNode, NodeFolder
 from careledger.records import RecordPlan, Submission, SubmissionPlan, SubmissionStatement, seal_submission
 from careledger.records.leaves import arrange, leaves_root
 from careledger.records.locks import lock_leaf
@@ -81,10 +81,17 @@ class Chart:
 class Scene:
     """One network with an author (first member), a clinician (second), a stranger (third), and charts on demand."""
 
-    def __init__(self, folder: Path, *, nodes: int = 4, parameters: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 4,
+        parameters: Mapping[str, Any] | None = None,
+        engine: Engine = "embedded",
+    ) -> None:
         self.folder = folder
         self._runner = asyncio.Runner()
-        self.local = LocalNetwork.found(folder, count=nodes, now_ms=now_ms(), parameters=parameters)
+        self.local = LocalNetwork.found(folder, count=nodes, now_ms=now_ms(), parameters=parameters, engine=engine)
         self._wires: list[Transport] = []
         name, data = demo_patients()[0]
         self.reading: FileReading = read_file(name, [data], options=ReadOptions())

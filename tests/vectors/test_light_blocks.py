@@ -9,7 +9,7 @@ import pytest
 
 from careledger.directory import Directory, LightProof, StateProof, network_of, parse_genesis
 from careledger.directory.engines.cometbft.light import light_block, light_validators
-from careledger.directory.lightblocks import follow, light_chain, validator_set, validators_hash
+from careledger.directory.lightblocks import chain_id, follow, validator_set, validators_hash
 from careledger.directory.validators import validators
 from careledger.errors import Error, VerificationError
 from careledger.seal import encode, unb64
@@ -17,7 +17,7 @@ from careledger.verify import verify_directory_proof
 
 FOUND = json.loads((Path(__file__).parents[2] / "vectors" / "directory" / "light-blocks.json").read_bytes())
 GENESIS = unb64(FOUND["genesis"])
-CHAIN = light_chain(network_of(GENESIS))
+CHAIN = chain_id(network_of(GENESIS))
 SETS = [light_validators(one["validators"]) for one in FOUND["blocks"]]
 BLOCKS = [
     light_block(one["signed_header"], next_validators=after)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,7 +51,10 @@ def demo(
     ] = None,
     nodes: Annotated[int, typer.Option(min=4, max=32, help="How many organisations, with a node each.")] = 4,
     folder: Annotated[Path | None, typer.Option(help="Keep the nodes' files here.")] = None,
-    engine: Annotated[str, typer.Option(help="What orders the directory: embedded.")] = "embedded",
+    engine: Annotated[
+        Literal["embedded", "cometbft"],
+        typer.Option(help="Who orders the directory: one node (embedded), or all by agreement (cometbft)."),
+    ] = "embedded",
     check: Annotated[
         bool, typer.Option("--check", help="Stop at the end; the last line is the facts as JSON.")
     ] = False,
@@ -59,9 +62,7 @@ def demo(
     """Start a network and play the story: import, grant, open, refuse, revoke, audit, tamper, detect."""
     from careledger.cli.demo import run_demo  # noqa: PLC0415
 
-    if engine != "embedded":
-        raise typer.BadParameter(f"there is no engine {engine!r} yet; use --engine embedded")
-    raise typer.Exit(run_demo(data=data, nodes=nodes, folder=folder, check=check, out=sys.stdout))
+    raise typer.Exit(run_demo(data=data, nodes=nodes, folder=folder, engine=engine, check=check, out=sys.stdout))
 
 
 @app.command()

@@ -22,9 +22,10 @@ from careledger.cli.session import run_loop
 from careledger.cli.story import Story
 from careledger.cli.tamper import flip_a_byte, sign_again
 from careledger.custody import read_cosigned, read_log_file
+from careledger.directory.engines.cometbft.install import find_engine
 from careledger.errors import MalformedError, NotFoundError
 from careledger.fhir import FileReading, ReadOptions, demo_patients, read_folder
-from careledger.node import LocalNetwork
+from careledger.node import Engine, LocalNetwork
 from careledger.verify import Known, trust_of_genesis, verify_log
 
 __all__ = ["run_demo"]
@@ -39,7 +40,9 @@ FACTS = (
 _CHUNK = 1 << 20
 
 
-def run_demo(*, data: Path | None, nodes: int, folder: Path | None, check: bool, out: TextIO) -> int:
+def run_demo(
+    *, data: Path | None, nodes: int, folder: Path | None, check: bool, out: TextIO, engine: Engine = "embedded"
+) -> int:
     """Play the story; with `check` print the facts as the last line on `out` and return 0 only if they all hold.
 
     Without `check` the network stays up afterwards until interrupted. Raises the Errors of what fails.
@@ -49,14 +52,18 @@ def run_demo(*, data: Path | None, nodes: int, folder: Path | None, check: bool,
     if folder is not None and any(folder.glob("node-*")):
         raise MalformedError("folder-in-use", f"{folder} holds a demo already; choose another folder or delete it")
     try:
-        return run_loop(_play(place, data=data, nodes=nodes, check=check, out=out, console=console))
+        return run_loop(_play(place, data=data, nodes=nodes, engine=engine, check=check, out=out, console=console))
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
 
 
-async def _play(folder: Path, *, data: Path | None, nodes: int, check: bool, out: TextIO, console: Console) -> int:
-    local = LocalNetwork.found(folder, count=nodes, now_ms=now_ms())
+async def _play(
+    folder: Path, *, data: Path | None, nodes: int, engine: Engine, check: bool, out: TextIO, console: Console
+) -> int:
+    if engine == "cometbft":
+        find_engine()  # before anything is begun
+    local = LocalNetwork.found(folder, count=nodes, now_ms=now_ms(), engine=engine)
     started = time.perf_counter()
     try:
         await local.start()
@@ -66,7 +73,7 @@ async def _play(folder: Path, *, data: Path | None, nodes: int, check: bool, out
             story = Story(local, world)
             story.seconds |= seconds
             await _tell(story, _readings(data, console), console)
-            facts = _facts(story, nodes)
+            facts = _facts(story, nodes, engine)
             if not check:
                 await _stay(local, console)
                 return 0
@@ -145,8 +152,8 @@ async def _tell(story: Story, readings: list[tuple[str, FileReading]], console: 
     )
 
 
-def _facts(story: Story, nodes: int) -> dict[str, object]:
-    return story.facts | {"nodes": nodes, "engine": "embedded"}
+def _facts(story: Story, nodes: int, engine: Engine) -> dict[str, object]:
+    return story.facts | {"nodes": nodes, "engine": engine}
 
 
 def _tamper(story: Story, facts: dict[str, object], folder: Path, console: Console) -> None:

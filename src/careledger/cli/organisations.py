@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import typer
@@ -32,10 +32,10 @@ from careledger.client import (
     network_file,
     publish_organisation,
 )
-from careledger.directory import MemberPart, NodePart, founding, network_of
+from careledger.directory import ConsensusEntry, ConsensusPart, MemberPart, NodePart, founding, network_of
 from careledger.errors import MalformedError
 from careledger.identity import parse_operation, token_of
-from careledger.node import NodeFolder, create_node, run_node
+from careledger.node import NodeFolder, create_node, engine_parameters, run_node
 from careledger.seal import Envelope, decode, encode, unb64
 
 __all__ = ["register"]
@@ -55,9 +55,13 @@ class NodePartFile(msgspec.Struct, forbid_unknown_fields=True):
     url: str
     log_key: str
     witness_key: str
+    consensus: ConsensusEntry | None = None
 
     def part(self) -> NodePart:
-        return NodePart(self.inception, self.url, unb64(self.log_key, size=32), unb64(self.witness_key, size=32))
+        stated = self.consensus
+        consensus = None if stated is None else ConsensusPart(unb64(stated.key, size=32), stated.peer)
+        keys = unb64(self.log_key, size=32), unb64(self.witness_key, size=32)
+        return NodePart(self.inception, self.url, *keys, consensus)
 
 
 class MemberFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,10 +88,13 @@ def node_init(
     url: Annotated[str, typer.Option(help="Where others reach it, for instance https://node.example:8443.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8443,
+    consensus: Annotated[
+        str, typer.Option(help="host:port of its CometBFT, for a network that its members order by agreement.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Draw a node's keys; its public part for the founding is then in part.json."""
-    part = create_node(folder, url=url, host=host, port=port, rand=os.urandom)
+    part = create_node(folder, url=url, host=host, port=port, rand=os.urandom, consensus=consensus)
     token = token_of(unb64(part.inception.payload))
     say(
         as_json,
@@ -146,14 +153,19 @@ def network_found(
     out: Annotated[Path, typer.Option(help="Where the genesis goes; every founder must get these exact bytes.")] = Path(
         "genesis.json"
     ),
+    engine: Annotated[
+        Literal["embedded", "cometbft"],
+        typer.Option(help="Who orders the directory: one node (embedded), or all by agreement (cometbft)."),
+    ] = "embedded",
     as_json: JsonOption = False,
 ) -> None:
     """Found a network of these members. No key leaves its owner: only public parts go in."""
+    parameters = engine_parameters(engine)
     parts = []
     for path in members:
         member = _parsed(read_file_bytes(path, "member's part"), MemberFile, "member.json")
         parts.append(MemberPart(member.inception, [one.part() for one in member.nodes], member.roles))
-    genesis = founding(parts, time_ms=now_ms(), nonce=os.urandom(16))
+    genesis = founding(parts, time_ms=now_ms(), nonce=os.urandom(16), parameters=parameters)
     out.write_bytes(genesis)
     names = [parse_operation(part.inception).token for part in parts]
     words = f"network {network_of(genesis)}\n{len(names)} founders\ngenesis: {out}"

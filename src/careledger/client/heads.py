@@ -15,11 +15,11 @@ from careledger.directory import (
     Directory,
     LightBlock,
     StateProof,
+    chain_id,
     check_directory_checkpoint,
     cosignatures_needed,
     directory_origin,
     follow,
-    light_chain,
     validator_set,
 )
 from careledger.directory.validators import validators
@@ -115,7 +115,7 @@ class CommittedHeads:
     """
 
     def __init__(self, network: str, founders: Mapping[bytes, int]) -> None:
-        self._chain = light_chain(network)
+        self._chain = chain_id(network)
         self._trusted = validator_set(founders)
         self._height = 0
 

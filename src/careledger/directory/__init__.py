@@ -23,8 +23,8 @@ from careledger.directory.lightblocks import (
     LightHead,
     LightProof,
     LightValidator,
+    chain_id,
     follow,
-    light_chain,
     validator_set,
 )
 from careledger.directory.parameters import default_parameters
@@ -115,6 +115,7 @@ __all__ = [
     "app_hash",
     "app_hash_line",
     "apply_block",
+    "chain_id",
     "check_directory_checkpoint",
     "cosignatures_needed",
     "default_parameters",
@@ -122,7 +123,6 @@ __all__ = [
     "follow",
     "found_state",
     "founding",
-    "light_chain",
     "log_origin",
     "map_key",
     "network_of",

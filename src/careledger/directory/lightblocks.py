@@ -27,8 +27,8 @@ __all__ = [
     "LightHead",
     "LightProof",
     "LightValidator",
+    "chain_id",
     "follow",
-    "light_chain",
     "validator_set",
     "validators_hash",
 ]
@@ -147,8 +147,8 @@ class LightHead(NamedTuple):
     validators: Sequence[LightValidator]
 
 
-def light_chain(network: str) -> str:
-    """CometBFT's chain_id of a network."""
+def chain_id(network: str) -> str:
+    """CometBFT's name of a network's chain, in every vote; it allows 50 characters."""
     return f"careledger-{network[:32]}"
 
 

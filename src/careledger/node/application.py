@@ -16,6 +16,7 @@ from careledger.errors import Error
 from careledger.node.answers import BODY_BYTES_MAX, Asgi, Receive, Scope, Send, read_body, refuse, reply
 from careledger.node.api import Answered, Api
 from careledger.node.directing import Directing
+from careledger.node.directing_cometbft import CometbftDirecting
 from careledger.node.directory_api import DirectoryApi
 from careledger.node.reports import Metrics, log
 
@@ -39,7 +40,7 @@ class Route(NamedTuple):
     size_max: int = SMALL_BODY_BYTES_MAX
 
 
-def application(api: Api, directing: Directing, metrics: Metrics, *, genesis: bytes) -> Asgi:
+def application(api: Api, directing: Directing | CometbftDirecting, metrics: Metrics, *, genesis: bytes) -> Asgi:
     """The ASGI application of one node."""
     directory = DirectoryApi(directing, genesis)
     posts = {route.path: route for route in hot_routes(api)}

@@ -216,7 +216,7 @@ class Directing:
             "fault": self.fault,
         }
 
-    def proof(self, kind: str, ident: str, *, cosigned: bool) -> dict[str, object]:
+    async def proof(self, kind: str, ident: str, *, cosigned: bool) -> dict[str, object]:
         """What the state map has of (kind, id), with the checkpoint above it: the newest with the cosignatures known
         here (of a follower its own; clients put several nodes' together), or the newest that enough have cosigned.
 

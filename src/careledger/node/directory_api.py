@@ -8,6 +8,7 @@ from careledger.errors import MalformedError, NotFoundError
 from careledger.node.answers import JSON
 from careledger.node.api import Answered
 from careledger.node.directing import Directing, parse_transactions
+from careledger.node.directing_cometbft import CometbftDirecting
 
 __all__ = ["DirectoryApi"]
 
@@ -15,7 +16,7 @@ __all__ = ["DirectoryApi"]
 class DirectoryApi:
     """The routes of one node that its directory replica answers. They raise Errors like `Api`'s."""
 
-    def __init__(self, directing: Directing, genesis: bytes) -> None:
+    def __init__(self, directing: Directing | CometbftDirecting, genesis: bytes) -> None:
         self._directing = directing
         self._genesis = genesis
 
@@ -54,4 +55,4 @@ class DirectoryApi:
         """GET /v1/directory/proof/{kind}/{id}: a value of the state map, or its absence, proven."""
         if len(kind) > 32 or len(ident) > 256:
             raise MalformedError("bad-field", "no kind or id is that long")
-        return Answered(msgspec.json.encode(self._directing.proof(kind, ident, cosigned=cosigned)), JSON)
+        return Answered(msgspec.json.encode(await self._directing.proof(kind, ident, cosigned=cosigned)), JSON)

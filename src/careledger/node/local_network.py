@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -25,12 +26,19 @@ from careledger.node.settings import NodeFolder, create_node
 from careledger.seal import unb64
 from careledger.transport import Transport
 
-__all__ = ["LOCAL_PARAMETERS", "LocalNetwork", "LocalNode"]
+__all__ = ["LOCAL_PARAMETERS", "Engine", "LocalNetwork", "LocalNode", "engine_parameters"]
+
+Engine = Literal["embedded", "cometbft"]
 
 LOCAL_PARAMETERS: Mapping[str, Value] = {"anchor_min_ms": 2_000, "requests_per_hour": 1_000_000_000}
 """Demo and tests anchor every 2 s (DESIGN 5.5), and read faster than any person."""
 START_S = 60.0
 STOP_S = 8.0
+
+
+def engine_parameters(engine: Engine) -> dict[str, Value]:
+    """The parameters that choose a network's engine; with the embedded one `founding` names a sequencer by itself."""
+    return {"sequencer": ""} if engine == "cometbft" else {}
 
 
 class LocalNode:
@@ -110,24 +118,26 @@ class LocalNetwork:
         now_ms: int,
         rand: Callable[[int], bytes] = os.urandom,
         parameters: Mapping[str, Value] | None = None,
+        engine: Engine = "embedded",
     ) -> LocalNetwork:
         """Create `count` members with a node each in `folder/node-1` …; nothing is started yet."""
         folder.mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(count)
+        ports = _free_ports(2 * count)
+        ports, peers = ports[:count], ports[count:]
         members: list[MemberPart] = []
         organisations: list[NewIdentity] = []
         nodes: list[LocalNode] = []
         for number, port in enumerate(ports, start=1):
             place, url = folder / f"node-{number}", f"http://127.0.0.1:{port}"
-            part = create_node(place, url=url, host="127.0.0.1", port=port, rand=rand)
+            consensus = f"127.0.0.1:{peers[number - 1]}" if engine == "cometbft" else ""
+            part = create_node(place, url=url, host="127.0.0.1", port=port, rand=rand, consensus=consensus)
             token = token_of(unb64(part.inception.payload))
             organisation = new_organisation(nodes=[token], rand=rand)
             organisations.append(organisation)
             members.append(MemberPart(organisation.envelope, [part], ("licensor", "provider")))
             nodes.append(LocalNode(place, url, token))
-        genesis = founding(
-            members, time_ms=now_ms, nonce=rand(16), parameters={**LOCAL_PARAMETERS, **(parameters or {})}
-        )
+        chosen = {**engine_parameters(engine), **LOCAL_PARAMETERS, **(parameters or {})}
+        genesis = founding(members, time_ms=now_ms, nonce=rand(16), parameters=chosen)
         network = cls(folder, genesis, organisations, nodes)
         for node in nodes:
             NodeFolder(node.folder).join(genesis, network=network.network)

@@ -24,6 +24,7 @@ from careledger.node.api import Api
 from careledger.node.application import application
 from careledger.node.background import Background
 from careledger.node.directing import Directing
+from careledger.node.directing_cometbft import CometbftDirecting, cometbft_directing
 from careledger.node.reports import Metrics, log, set_up_logging
 from careledger.node.settings import NodeFolder
 from careledger.node.standing import Standing
@@ -41,7 +42,16 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _engine(folder: NodeFolder, genesis: bytes) -> Sequencer | Follower:
+def _directing(folder: NodeFolder, genesis: bytes, *, transport: Transport) -> Directing | CometbftDirecting:
+    """The node's side of the directory, by the engine that the genesis chose."""
+    token = folder.settings.token
+    signer = (keyid(token, folder.settings.sequence), folder.signing_key)
+    if parse_genesis(genesis).parameters["sequencer"] == "":
+        return cometbft_directing(folder, genesis, signer=signer, transport=transport)
+    return Directing(_embedded(folder, genesis), node=token, signer=signer, transport=transport, now_ms=now_ms)
+
+
+def _embedded(folder: NodeFolder, genesis: bytes) -> Sequencer | Follower:
     token = folder.settings.token
     witness = SigningKey(unb64(folder.secrets.witness, size=32))
     place = folder.path / "directory"
@@ -72,13 +82,12 @@ async def _serve(folder: NodeFolder) -> None:
     network, token = network_of(genesis), folder.settings.token
     signer = (keyid(token, folder.settings.sequence), folder.signing_key)
     transport, metrics = Transport(), Metrics()
-    engine = _engine(folder, genesis)
-    directing = Directing(engine, node=token, signer=signer, transport=transport, now_ms=now_ms)
-    standing = Standing(token, engine.directory, now_ms=now_ms)
+    directing = _directing(folder, genesis, transport=transport)
+    standing = Standing(token, directing.directory, now_ms=now_ms)
     custodian = Custodian(
         folder.path,
         node=token,
-        directory=engine.directory,
+        directory=directing.directory,
         sealing=folder.sealing_keys(),
         log_signer=folder.log_signer(network),
         now_ms=now_ms,

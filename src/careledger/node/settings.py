@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from careledger.directory import NodePart, log_origin
+from careledger.directory import ConsensusPart, NodePart, log_origin
+from careledger.directory.engines.cometbft import EngineKeys, peer_id
 from careledger.errors import MalformedError, NotFoundError
 from careledger.identity import NewIdentity, new_software
 from careledger.seal import SealingKey, SigningKey, b64, keyid, unb64
@@ -37,16 +38,23 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     log_level: str = "info"
     witnesses: list[str] = []
     """URL and vkey (separated by a space) of public C2SP witnesses outside the network."""
+    consensus: str = ""
+    """host:port that CometBFT listens on for its peers; empty where the node has no consensus key."""
 
 
 class NodeSecrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Seeds in base64url: identity, sealing, log and witness keys are separate (DESIGN 5.1). `root` rotates them."""
+    """Seeds in base64url: identity, sealing, log and witness keys are separate (DESIGN 5.1). `root` rotates them.
+
+    `consensus` signs CometBFT's votes and `transport` is its peer-to-peer key; empty where the node has none.
+    """
 
     identity: str
     sealing: str
     log: str
     witness: str
     root: str
+    consensus: str = ""
+    transport: str = ""
     former_sealing: dict[str, str] = {}
     """keyid -> seed of sealing keys that kept release locks were sealed to."""
 
@@ -63,9 +71,12 @@ def write_private(path: Path, data: bytes) -> None:
     os.replace(aside, path)
 
 
-def create_node(folder: Path, *, url: str, host: str, port: int, rand: Callable[[int], bytes]) -> NodePart:
+def create_node(
+    folder: Path, *, url: str, host: str, port: int, rand: Callable[[int], bytes], consensus: str = ""
+) -> NodePart:
     """Draw a node's keys and write its folder; returns the public part for the founding.
 
+    `consensus` is the host:port at which others reach its CometBFT, and at which it listens; empty: it is no validator.
     Raises MalformedError `node-exists`: a folder is never written over.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,29 +90,30 @@ def create_node(folder: Path, *, url: str, host: str, port: int, rand: Callable[
         log=b64(rand(32)),
         witness=b64(rand(32)),
         root=b64(identity.secrets.root),
+        consensus=b64(rand(32)) if consensus else "",
+        transport=b64(rand(32)) if consensus else "",
     )
-    settings = NodeSettings(token=identity.token, url=url, host=host, port=port)
+    settings = NodeSettings(token=identity.token, url=url, host=host, port=port, consensus=consensus)
     write_private(folder / "secrets.json", msgspec.json.format(msgspec.json.encode(secrets)))
     part = NodePart(
         inception=identity.envelope,
         url=url,
         log_key=SigningKey(unb64(secrets.log)).public,
         witness_key=SigningKey(unb64(secrets.witness)).public,
+        consensus=_consensus_part(secrets, consensus) if consensus else None,
     )
-    (folder / "part.json").write_bytes(
-        msgspec.json.format(
-            msgspec.json.encode(
-                {
-                    "inception": identity.envelope,
-                    "url": url,
-                    "log_key": b64(part.log_key),
-                    "witness_key": b64(part.witness_key),
-                }
-            )
-        )
-    )
+    entry = part.entry()
+    public = {"inception": identity.envelope, "url": url, "log_key": entry.log_key, "witness_key": entry.witness_key}
+    if entry.consensus is not msgspec.UNSET:
+        public["consensus"] = entry.consensus
+    (folder / "part.json").write_bytes(msgspec.json.format(msgspec.json.encode(public)))
     (folder / "node.json").write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
     return part
+
+
+def _consensus_part(secrets: NodeSecrets, address: str) -> ConsensusPart:
+    transport = SigningKey(unb64(secrets.transport)).public
+    return ConsensusPart(SigningKey(unb64(secrets.consensus)).public, f"{peer_id(transport)}@{address}")
 
 
 class NodeFolder:
@@ -138,6 +150,14 @@ class NodeFolder:
     @property
     def signing_key(self) -> SigningKey:
         return SigningKey(unb64(self.secrets.identity, size=32))
+
+    def engine_keys(self) -> EngineKeys:
+        """CometBFT's two seeds. Raises MalformedError `no-consensus-key`."""
+        if not (self.secrets.consensus and self.secrets.transport and self.settings.consensus):
+            raise MalformedError(
+                "no-consensus-key", f"the node in {self.path} has no consensus key: make one with --consensus"
+            )
+        return EngineKeys(unb64(self.secrets.consensus, size=32), unb64(self.secrets.transport, size=32))
 
     def sealing_keys(self) -> dict[str, SealingKey]:
         """The sealing keys by keyid, the current one last."""

@@ -12,16 +12,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from careledger.directory import (
+    BLOCK_BYTES_MAX,
     Directory,
     LightBlock,
     LightProof,
     StateProof,
     apply_block,
+    chain_id,
     check_directory_checkpoint,
     cosignatures_needed,
     directory_origin,
     follow,
-    light_chain,
     parse_app_hash,
     parse_block,
 )
@@ -96,7 +97,7 @@ def verify_directory(
     for _, entries in verified_bundles(fetch, size=stated.size, root=stated.root):
         for data in entries:
             sequencer = directory.sequencer_verifier()
-            transactions += _execute(directory, data, len(blocks) + 1)
+            transactions += executed(directory, data, len(blocks) + 1)
             blocks.append(data)
     signer = _check_head(stated, note, directory, sequencer)
     cosigned = _cosigned(directory, note, more_notes, signer)
@@ -122,23 +123,25 @@ def verify_directory(
     return VerifiedDirectory(report, directory, DirectoryHistory(genesis, blocks))
 
 
-def _execute(directory: Directory, data: bytes, height: int) -> int:
+def executed(directory: Directory, data: bytes, height: int, *, size_max: int = BLOCK_BYTES_MAX) -> int:
+    """Execute one block; returns its number of transactions. Raises VerificationError `wrong-block`."""
     try:
-        block = parse_block(data)
+        block = parse_block(data, size_max=size_max)
         outcome = apply_block(directory.state, block)
     except Error as problem:
-        raise _wrong_block(height, problem.message) from problem
+        raise wrong_block(height, problem.message) from problem
     for place, result in enumerate(outcome.results):
         if not result.ok:
-            raise _wrong_block(height, f"transaction {place} breaks the rules ({result.code})")
+            raise wrong_block(height, f"transaction {place} breaks the rules ({result.code})")
     directory.commit(outcome)
     return len(block.transactions)
 
 
-def _wrong_block(height: int, why: str) -> VerificationError:
+def wrong_block(height: int, why: str) -> VerificationError:
+    """The refusal of a block."""
     return VerificationError(
         "wrong-block",
-        f"block {height} of the directory is wrong: {why}; keep the log and report the sequencer",
+        f"block {height} of the directory is wrong: {why}; keep it and report whoever ordered it",
         details={"index": height - 1, "height": height},
     )
 
@@ -149,7 +152,7 @@ def _check_head(stated: Checkpoint, note: bytes, directory: Directory, sequencer
         raise VerificationError("no-sequencer", "the directory names no sequencer whose checkpoint could be checked")
     open_checkpoint(note, verifier=sequencer)
     if parse_app_hash(stated) != directory.app_hash():
-        raise _wrong_block(directory.height, "executing the blocks gives another app hash than the checkpoint's")
+        raise wrong_block(directory.height, "executing the blocks gives another app hash than the checkpoint's")
     return sequencer
 
 
@@ -242,7 +245,7 @@ def _committed_head(above: bytes, trust: Trust) -> ProvenHead:
     if not trust.validators:
         raise VerificationError("no-validators", "the network has no validators that could have committed a block")
     blocks = decode(above, list[LightBlock], size_max=PROOF_BYTES_MAX)
-    head = follow(blocks, chain=light_chain(trust.network), validators=trust.validators)
+    head = follow(blocks, chain=chain_id(trust.network), validators=trust.validators)
     return ProvenHead(head.height, head.app_hash, {}, head.committed)
 
 

@@ -19,7 +19,7 @@ from careledger.tlog import Verifier, open_checkpoint
 from careledger.verify.history import Fetch
 from careledger.verify.report import Known
 
-__all__ = ["Store", "folder_fetch", "load_bodies", "read_file", "witnessed_in"]
+__all__ = ["Store", "folder_fetch", "load_blocks", "load_bodies", "read_file", "witnessed_in"]
 
 FILE_BYTES_MAX: Final = 64 << 20
 """Of one file of a log: a full bundle of the largest entries has 17 MB."""
@@ -101,6 +101,19 @@ class Store:
 def load_bodies(path: Path) -> Store:
     """The bodies in a node's `store/main.db`: pass its `bodies` and `document` to `verify_log`. Raises as Store."""
     return Store(path)
+
+
+def load_blocks(path: Path) -> list[bytes]:
+    """The blocks of a node's `directory/directory.db`, from the first on and without a gap.
+
+    Raises NotFoundError `no-directory`; UnavailableError `unreadable`.
+    """
+    with closing(_read_only(path, "no-directory")) as database:
+        try:
+            rows = database.execute("SELECT height, data FROM blocks ORDER BY height").fetchall()
+        except sqlite3.Error:
+            raise UnavailableError("unreadable", f"{path} is not the directory of a careledger node") from None
+    return [_bytes(data) for at, (height, data) in enumerate(rows, start=1) if height == at]
 
 
 def witnessed_in(path: Path, *, verifier: Verifier, source: str) -> list[Known]:

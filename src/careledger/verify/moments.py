@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from careledger.directory import Directory, parse_block
+from careledger.directory import BLOCK_BYTES_MAX, Directory, parse_block
 from careledger.directory.state import RECENT_BLOCKS
 from careledger.errors import Error, NotFoundError
 from careledger.identity import keys_hash, verify_key
@@ -46,13 +46,14 @@ class ViewAt:
 class DirectoryHistory:
     """A directory that can be asked about any height up to its last block. For one thread."""
 
-    def __init__(self, genesis: bytes, blocks: Sequence[bytes]) -> None:
+    def __init__(self, genesis: bytes, blocks: Sequence[bytes], *, block_bytes_max: int = BLOCK_BYTES_MAX) -> None:
         """`blocks[h - 1]` is block h; they were verified (`verify_directory`), here they are only executed.
 
         Raises MalformedError `bad-genesis`.
         """
-        self._genesis = genesis
+        self.genesis = genesis
         self.blocks = blocks
+        self._block_bytes_max = block_bytes_max
         self._directory = Directory.from_genesis(genesis)
         self._parsed: dict[str, tuple[VerifyKey, str]] = {}
 
@@ -77,9 +78,9 @@ class DirectoryHistory:
             if directory.height - height < RECENT_BLOCKS - 1:
                 directory.state.take_back(height)
             else:
-                directory = self._directory = Directory.from_genesis(self._genesis)
+                directory = self._directory = Directory.from_genesis(self.genesis)
         while directory.height < height:
-            directory.apply(parse_block(self.blocks[directory.height]))
+            directory.apply(parse_block(self.blocks[directory.height], size_max=self._block_bytes_max))
         return directory
 
     def keys(self, height: int, received: int, *tokens: str, superseded: bool = False) -> KeysAt:

@@ -14,8 +14,9 @@ import msgspec
 
 from careledger.errors import Error, NotFoundError, VerificationError
 from careledger.tlog import CHECKPOINT_PATH, Verifier, open_checkpoint, parse_unverified_checkpoint, parse_vkey
+from careledger.verify.committed import verify_committed
 from careledger.verify.directory import VerifiedDirectory, verify_directory
-from careledger.verify.folder import folder_fetch, load_bodies, read_file, witnessed_in
+from careledger.verify.folder import folder_fetch, load_blocks, load_bodies, read_file, witnessed_in
 from careledger.verify.history import Fetch, anchors_in, verify_extends
 from careledger.verify.log import verify_log
 from careledger.verify.report import Known, LogReport, NetworkReport, NodeReport, index_of
@@ -24,6 +25,8 @@ from careledger.verify.trust import trust_of_directory
 __all__ = ["network_above", "node_folders", "verify_network_folder", "verify_node_folder"]
 
 DIRECTORY_LOG: Final = "directory/log"
+DIRECTORY_DB: Final = "directory/directory.db"
+LIGHT: Final = "directory/light.json"
 MAIN_DB: Final = "store/main.db"
 WITNESS_DB: Final = "witness.db"
 _TRIES: Final = 5
@@ -180,6 +183,8 @@ def _directory(folder: Path, others: Sequence[Path], network: str | None) -> Ver
     Each node's folder only has the cosignatures it was told of, so one is asked for: what is verified here is the
     execution, and the order is the one that this node and its peers followed.
     """
+    if any((one / LIGHT).is_file() for one in (folder, *others)):
+        return _committed_directory(folder, others, network)
     notes: dict[Path, bytes] = {}
     for one in (folder, *others):
         try:
@@ -195,6 +200,19 @@ def _directory(folder: Path, others: Sequence[Path], network: str | None) -> Ver
         network=network,
         needed=1,
         more_notes=[note for one, note in notes.items() if one != source],
+    )
+
+
+def _committed_directory(folder: Path, others: Sequence[Path], network: str | None) -> VerifiedDirectory:
+    """The node's replica, or another's where the copy has none, under the blocks that the validators committed."""
+    found = {one: read_file(one / LIGHT) for one in (folder, *others) if (one / LIGHT).is_file()}
+    source = folder if folder in found else next(iter(found))
+    return verify_committed(
+        load_blocks(source / DIRECTORY_DB),
+        found[source],
+        read_file(source / "genesis.json"),
+        network=network,
+        others=[light for one, light in found.items() if one != source],
     )
 
 

@@ -59,7 +59,8 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DirectoryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory whose blocks were all executed again. `cosigned`: member -> POSIX seconds."""
+    """A directory whose blocks were all executed again. `cosigned`: member -> POSIX seconds; where CometBFT ordered it,
+    `committed`: consensus key -> power of the validators that committed its head."""
 
     network: str
     height: int
@@ -69,6 +70,7 @@ class DirectoryReport(msgspec.Struct, frozen=True, kw_only=True):
     members: int
     cosigned: dict[str, int]
     needed: int
+    committed: dict[str, int] = {}
 
 
 class DirectoryProofReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from careledger.directory import MemberPart, founding, network_of
+from careledger.directory.engines.cometbft import peer_id
 from careledger.errors import Error, MalformedError, NotFoundError
 from careledger.identity import new_organisation, token_of
 from careledger.node import NodeFolder, create_node
 from careledger.node.settings import write_private
-from careledger.seal import unb64
+from careledger.seal import SigningKey, b64, unb64
 from careledger.tlog import parse_vkey
 
 RAND = random.Random(3).randbytes
@@ -34,13 +35,38 @@ def refused(folder: Path) -> Error:
     return refusal.value
 
 
-def test_a_new_node_has_four_different_keys_and_its_public_part_none_of_them(tmp_path: Path) -> None:
-    folder = NodeFolder(made(tmp_path / "node"))
-    secrets = msgspec.to_builtins(folder.secrets)
-    seeds = [value for value in secrets.values() if isinstance(value, str)]
-    assert len(seeds) == len(set(seeds)) == 5
-    public = (tmp_path / "node/part.json").read_text() + (tmp_path / "node/node.json").read_text()
+@pytest.mark.parametrize(("consensus", "count"), [("", 5), ("node.example:26656", 7)])
+def test_a_new_node_has_different_keys_and_its_public_part_none_of_them(
+    tmp_path: Path, consensus: str, count: int
+) -> None:
+    place = tmp_path / "node"
+    create_node(place, url="https://node.example", host="127.0.0.1", port=8443, rand=RAND, consensus=consensus)
+    secrets = msgspec.to_builtins(NodeFolder(place).secrets)
+    seeds = [value for value in secrets.values() if isinstance(value, str) and value]
+    assert len(seeds) == len(set(seeds)) == count
+    public = (place / "part.json").read_text() + (place / "node.json").read_text()
     assert not any(seed in public for seed in seeds)
+
+
+def test_a_consensus_key_and_the_peer_that_others_dial(tmp_path: Path) -> None:
+    place = tmp_path / "node"
+    part = create_node(
+        place, url="https://node.example", host="127.0.0.1", port=8443, rand=RAND, consensus="node.example:26656"
+    )
+    folder = NodeFolder(place)
+    keys = folder.engine_keys()
+    assert part.consensus is not None
+    assert part.consensus.key == SigningKey(keys.consensus).public
+    assert part.consensus.peer == f"{peer_id(SigningKey(keys.transport).public)}@node.example:26656"
+    assert folder.settings.consensus == "node.example:26656"
+    stated = msgspec.json.decode((place / "part.json").read_bytes())["consensus"]
+    assert stated == {"key": b64(part.consensus.key), "peer": part.consensus.peer}
+
+
+def test_a_node_without_a_consensus_key_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Error) as refusal:
+        NodeFolder(made(tmp_path / "node")).engine_keys()
+    assert refusal.value.code == "no-consensus-key"
 
 
 def test_secrets_are_for_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from careledger.directory.engines.cometbft.messages import Timestamp
+from careledger.directory.lightblocks import chain_id
 from careledger.seal import b64
 
 __all__ = [
@@ -31,11 +32,6 @@ ORDERED_BYTES_MAX: Final = 4 << 20
 
 ENGINE_BLOCK_BYTES_MAX: Final = ORDERED_BYTES_MAX + (64 << 10)
 """Of a block as we keep it: CometBFT's limit covers its transactions, the rest is our own few fields."""
-
-
-def chain_id(network: str) -> str:
-    """The chain's name, in every vote; CometBFT allows 50 characters."""
-    return f"careledger-{network[:32]}"
 
 
 def app_state(genesis: bytes) -> bytes:

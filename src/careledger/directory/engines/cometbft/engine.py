@@ -76,6 +76,7 @@ class CometbftEngine:
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.node = node
+        self.folder = folder
         self._home = folder / "home"
         self._keys, self._settings = keys, settings
         self._on_commit = on_commit
