@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from careledger.directory import (
-    Directory,
     LightBlock,
     StateProof,
     chain_id,
@@ -20,9 +19,11 @@ from careledger.directory import (
     cosignatures_needed,
     directory_origin,
     follow,
+    network_of,
+    parse_genesis,
     validator_set,
 )
-from careledger.directory.validators import validators
+from careledger.directory.validators import founding_validators
 from careledger.errors import UnavailableError, VerificationError
 from careledger.seal import encode
 from careledger.tlog import Verifier
@@ -66,11 +67,10 @@ class Heads(Protocol):
 
 def heads_of(genesis: bytes, *, sequencer: Verifier | None, witnesses: Witnesses) -> Heads:
     """`witnesses`: each member's nodes' witness keys, as they are known at the moment of asking."""
-    directory = Directory.from_genesis(genesis)
-    founders = validators(directory.state.members, directory.state.nodes)
+    network, founders = network_of(genesis), founding_validators(parse_genesis(genesis))
     if sequencer is None and founders:
-        return CommittedHeads(directory.network, founders)
-    return CosignedHeads(directory.network, sequencer, witnesses)
+        return CommittedHeads(network, founders)
+    return CosignedHeads(network, sequencer, witnesses)
 
 
 class CosignedHeads:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from careledger.directory.genesis import ConsensusEntry
+from careledger.directory.genesis import ConsensusEntry, Genesis
 from careledger.directory.values import MemberState, NodeState
 from careledger.seal import unb64
 
-__all__ = ["POWER", "validator_changes", "validators"]
+__all__ = ["POWER", "founding_validators", "validator_changes", "validators"]
 
 POWER: Final = 10
 """Of every validator alike; CometBFT's own test networks use the same number, and only proportions matter."""
@@ -25,6 +25,16 @@ def validators(members: Mapping[str, MemberState], nodes: Mapping[str, NodeState
     for member in members.values():
         stated = [nodes[token].consensus for token in member.nodes if token in nodes]
         keys = [entry.key for entry in stated if isinstance(entry, ConsensusEntry)]
+        if keys:
+            found[unb64(keys[0], size=32)] = POWER
+    return found
+
+
+def founding_validators(genesis: Genesis) -> dict[bytes, int]:
+    """The first set, as `validators` has it of the state at height 0, without executing the founding."""
+    found: dict[bytes, int] = {}
+    for member in genesis.members:
+        keys = [node.consensus.key for node in member.nodes if isinstance(node.consensus, ConsensusEntry)]
         if keys:
             found[unb64(keys[0], size=32)] = POWER
     return found

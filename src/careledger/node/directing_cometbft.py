@@ -15,11 +15,20 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from careledger.directory import Directory, Enrol, LightBlock, StateProof, TxResult, sign_transaction, validator_set
+from careledger.directory import (
+    Directory,
+    Enrol,
+    LightBlock,
+    StateProof,
+    TxResult,
+    parse_genesis,
+    sign_transaction,
+    validator_set,
+)
 from careledger.directory.engines.cometbft import CometbftEngine, EngineSettings, Send
 from careledger.directory.engines.cometbft.install import find_engine
 from careledger.directory.engines.cometbft.server import SOCKET_PATH_MAX
-from careledger.directory.validators import validators
+from careledger.directory.validators import founding_validators
 from careledger.errors import Error, NotFoundError, UnavailableError
 from careledger.identity import Inception
 from careledger.node.directing import Blocks, TransactionResult
@@ -52,13 +61,12 @@ class CometbftDirecting:
         self._app_hash = self.directory.app_hash()
         self._changed_at = self.directory.height - 1
         """The last height that changed the app hash: the block after it states what it changed."""
-        genesis = Directory.from_genesis(engine.replica.genesis)
         self._light = LightKeeper(
             engine.folder / LIGHT_FILE,
             engine.rpc,
             network=self.directory.network,
-            founders=validator_set(validators(genesis.state.members, genesis.state.nodes)),
-            first=genesis.height + 1,
+            founders=validator_set(founding_validators(parse_genesis(engine.replica.genesis))),
+            first=1,
         )
 
     @property

@@ -19,7 +19,7 @@ from careledger.directory import (
     parse_genesis,
     validator_set,
 )
-from careledger.directory.validators import validators
+from careledger.directory.validators import founding_validators, validators
 from careledger.errors import NotFoundError, VerificationError
 from careledger.seal import unb64
 from careledger.tlog import Verifier
@@ -96,7 +96,7 @@ def trust_of_genesis(genesis: bytes, *, network: str | None = None) -> Trust:
     }
     sequencer = nodes.get(str(parsed.parameters.get("sequencer", "")))
     verifier = None if sequencer is None else Verifier.ed25519(directory_origin(name), sequencer.log.public)
-    return Trust(name, nodes, len(parsed.members), verifier, _validators(Directory.from_genesis(genesis)))
+    return Trust(name, nodes, len(parsed.members), verifier, validator_set(founding_validators(parsed)))
 
 
 def trust_of_directory(directory: Directory) -> Trust:
@@ -105,11 +105,8 @@ def trust_of_directory(directory: Directory) -> Trust:
     nodes = {
         node.token: _keys(name, node.token, node.member, node.log_key, node.witness_key) for node in directory.nodes()
     }
-    return Trust(name, nodes, len(directory.members()), directory.sequencer_verifier(), _validators(directory))
-
-
-def _validators(directory: Directory) -> list[LightValidator]:
-    return validator_set(validators(directory.state.members, directory.state.nodes))
+    powers = validators(directory.state.members, directory.state.nodes)
+    return Trust(name, nodes, len(directory.members()), directory.sequencer_verifier(), validator_set(powers))
 
 
 def _keys(network: str, token: str, member: str, log_key: str, witness_key: str) -> NodeKeys:

@@ -10,7 +10,7 @@ import pytest
 
 from careledger.directory import Admit, ConsensusEntry, Directory, NodeEntry, Remove
 from careledger.directory.genesis import parse_genesis
-from careledger.directory.validators import POWER, validator_changes, validators
+from careledger.directory.validators import POWER, founding_validators, validator_changes, validators
 from careledger.errors import MalformedError
 from careledger.seal import b64, decode, encode
 
@@ -30,6 +30,7 @@ def keys(world: Any) -> list[bytes]:
 
 def test_founders_validate_with_equal_power(world: Any) -> None:
     assert of(world) == dict.fromkeys(keys(world), POWER)
+    assert founding_validators(parse_genesis(world.genesis)) == of(world)
 
 
 def test_a_network_without_consensus_keys_has_the_same_genesis_bytes_as_ever(make_world: Callable[..., Any]) -> None:
