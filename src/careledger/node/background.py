@@ -15,6 +15,7 @@ from careledger.access import SyncAnswer
 from careledger.custody import Custodian, Exchange
 from careledger.directory import Anchor, NodeState, log_origin, sign_transaction
 from careledger.errors import Error, MalformedError, UnavailableError, VerificationError
+from careledger.node.evidence import Evidence
 from careledger.node.reports import Metrics, log
 from careledger.node.standing import Standing
 from careledger.seal import Envelope, SigningKey
@@ -35,6 +36,7 @@ COSIGN_EVERY_S = 0.8
 GATHER_S = 0.1
 """How long the first entry after a quiet time waits for others before it is published."""
 SYNC_EVERY_S = 1.0
+EVIDENCE_EVERY_S = 5.0
 HURRY_S = 10.0
 ROLLBACK_WAIT_S = 5.0
 PEER_TIMEOUT_S = 3.0
@@ -60,6 +62,7 @@ class Background:
         metrics: Metrics,
         submit: Callable[[list[Envelope]], Coroutine[Any, Any, Any]],
         witnesses: list[tuple[str, Verifier]],
+        evidence: Evidence,
     ) -> None:
         self._custodian = custodian
         self._standing = standing
@@ -69,6 +72,7 @@ class Background:
         self._metrics = metrics
         self._submit = submit
         self._outside = witnesses
+        self._evidence = evidence
         self._known_size: dict[str, int] = {}
         self._said: dict[str, str] = {}
         self._not_yet: dict[str, int] = {}
@@ -99,6 +103,7 @@ class Background:
             group.create_task(self._every(COSIGN_EVERY_S, "publish", self._publish_what_came))
             group.create_task(self._keep_in_sync())
             group.create_task(self._every(0.5, "anchor", self.anchor))
+            group.create_task(self._every(EVIDENCE_EVERY_S, "evidence", self._evidence.bring))
 
     async def _every(self, seconds: float, duty: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:

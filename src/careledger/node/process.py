@@ -25,6 +25,7 @@ from careledger.node.application import application
 from careledger.node.background import Background
 from careledger.node.directing import Directing
 from careledger.node.directing_cometbft import CometbftDirecting, cometbft_directing
+from careledger.node.evidence import Evidence
 from careledger.node.reports import Metrics, log, set_up_logging
 from careledger.node.settings import NodeFolder
 from careledger.node.standing import Standing
@@ -117,6 +118,7 @@ async def _serve(folder: NodeFolder) -> None:
         transport=transport,
         metrics=metrics,
         submit=directing.submit,
+        evidence=Evidence(witness, directing.directory, signer=signer, submit=directing.submit),
         witnesses=[(url, parse_vkey(vkey)) for url, vkey in (one.split(" ", 1) for one in folder.settings.witnesses)],
     )
     standing.custodian, standing.pull = custodian, background.pull

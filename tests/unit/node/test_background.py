@@ -16,6 +16,7 @@ from careledger.errors import Error, UnavailableError
 from careledger.node import background
 from careledger.node.api import Api
 from careledger.node.background import Background
+from careledger.node.evidence import Evidence
 from careledger.node.reports import Metrics
 from careledger.node.standing import Standing
 from careledger.seal import decode, unb64
@@ -68,6 +69,9 @@ class Member:
             metrics=Metrics(),
             submit=submit,
             witnesses=[],
+            evidence=Evidence(
+                self.witness, self.town.directory, signer=self.town.node_signer(self.number), submit=submit
+            ),
         )
         self.standing.pull = self.background.pull
 
