@@ -194,6 +194,11 @@ def test_the_whole_story_through_the_command_line(village: Village) -> None:
     assert misspelt.code == 2
     assert "mental, sexual" in misspelt.err.replace("\n", " ")
 
+    # The network at a glance
+    status = shell.ok("network", "status", "--json").json
+    assert (status["well"], status["disagree_at"], len(status["nodes"])) == (True, [], 4)
+    assert "all well" in shell.ok("network", "status").out
+
     # Refused, granted, opened
     shell.refused("no-grant", "list", patient["token"], *clinician)
     granted = shell.ok("grant", doctor, "--categories", "all", "--keys", "pat", "--json").json

@@ -22,6 +22,7 @@ from careledger.cli.session import (
     read_file_bytes,
     say,
 )
+from careledger.cli.status import show_status
 from careledger.client import (
     KeyFolder,
     Manager,
@@ -170,6 +171,12 @@ def network_found(
     names = [parse_operation(part.inception).token for part in parts]
     words = f"network {network_of(genesis)}\n{len(names)} founders\ngenesis: {out}"
     say(as_json, {"network": network_of(genesis), "members": names, "genesis": str(out)}, words)
+
+
+@network_commands.command("status")
+def network_show_status(network: NetworkOption = NETWORK, as_json: JsonOption = False) -> None:
+    """Members, nodes, heights, lag and faults at a glance; exit code 1 when something needs attention."""
+    raise typer.Exit(Session.run(network, lambda session: show_status(session, as_json=as_json)))
 
 
 @network_commands.command("file")
