@@ -7,8 +7,10 @@ CARELEDGER_CRASH_SEED ?= 1
 FUZZ_INPUTS ?= 1000000
 REPLAY_TRANSACTIONS ?= 1000000
 REPLAY_SEED ?= 1
+FAULT_SECONDS ?= 300
+FAULT_SEED ?= 1
 
-.PHONY: demo test lint fuzz crash replay bench lock clean
+.PHONY: demo test lint fuzz crash replay network-faults bench lock clean
 
 .venv/runtime: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -44,6 +46,10 @@ fuzz: .venv/dev
 # Random transactions through both directory engines: one app hash a block, or the seed that repeats the difference.
 replay: .venv/dev
 	$(BIN)/python tests/replay/replay.py --transactions $(REPLAY_TRANSACTIONS) --seed $(REPLAY_SEED)
+
+# Four real CometBFT validators under load, with faults in random order; the last line is a summary.
+network-faults: .venv/dev
+	$(BIN)/python tests/net/faults.py --seconds $(FAULT_SECONDS) --seed $(FAULT_SEED)
 
 # Needs uv on PATH. Locks carry hashes and name no index.
 lock:

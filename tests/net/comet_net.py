@@ -102,6 +102,8 @@ class Node:
 
     async def do(self, what: str, **more: Any) -> dict[str, Any]:
         assert self.process is not None and self.process.stdin is not None
+        if self.process.returncode is not None:
+            raise NodeGoneError(self.facts["moniker"])
         self._count += 1
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[self._count] = future
@@ -109,6 +111,7 @@ class Node:
             self.process.stdin.write(json.dumps({"id": self._count, "do": what, **more}).encode() + b"\n")
             await self.process.stdin.drain()
         except ConnectionError:
+            self._waiting.pop(self._count, None)
             raise NodeGoneError(self.facts["moniker"]) from None
         return await future
 
