@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from careledger.directory.engines.cometbft.replica import EngineReplica, parse_transaction, transaction_id
+from careledger.directory.engines.cometbft.replica import EngineReplica, transaction_id
 from careledger.directory.rules import Execution
 from careledger.directory.transactions import TxResult
 from careledger.errors import Error
@@ -45,17 +45,16 @@ class Admission:
         Never raises for what the bytes are: even a bug of the rules is a refusal here (`internal-error`) and goes to
         the log, since the same bytes reach every node.
         """
-        ident = transaction_id(data)
-        if ident in self._waiting:
-            return _OK
         try:
-            envelope = parse_transaction(data)
+            ident, envelope = self._replica.parse(data)
+            if ident in self._waiting:
+                return _OK
             with self._replica.proven.used():
                 result = self._run(envelope)
         except Error as error:
             return TxResult(error.code, error.message)
         except Exception as bug:
-            _log.error("check-failed", exc_info=bug, extra={"fields": {"transaction": ident.hex()}})
+            _log.error("check-failed", exc_info=bug, extra={"fields": {"transaction": transaction_id(data).hex()}})
             self._renew()
             return _BUG
         if result.ok:

@@ -15,7 +15,7 @@ import careledger
 from careledger.directory.engines.cometbft import messages as abci
 from careledger.directory.engines.cometbft.admission import Admission
 from careledger.directory.engines.cometbft.chain import APP_VERSION, app_state, chain_id, milliseconds
-from careledger.directory.engines.cometbft.replica import EngineReplica, Executed, ExecutionFault, parse_transaction
+from careledger.directory.engines.cometbft.replica import EngineReplica, Executed, ExecutionFault
 from careledger.directory.engines.cometbft.wire import uvarint
 from careledger.directory.transactions import TxResult
 from careledger.directory.validators import validators
@@ -126,7 +126,7 @@ class Application:
             room -= 1 + len(uvarint(len(data))) + len(data)
             if room < 0:
                 break
-            if _form_fault(data) is None:
+            if self._form_fault(data) is None:
                 chosen.append(data)
         for _ in range(_FAULTS_MAX):
             try:
@@ -139,7 +139,7 @@ class Application:
         return {"prepare_proposal": abci.Txs()}
 
     def _process_proposal(self, call: abci.ProcessProposalRequest) -> dict[str, Any]:
-        faults = [fault for data in call.txs if (fault := _form_fault(data)) is not None]
+        faults = [fault for data in call.txs if (fault := self._form_fault(data)) is not None]
         if not faults:
             try:
                 self.replica.execute(height=call.height, time_ms=milliseconds(call.time), transactions=call.txs)
@@ -176,6 +176,14 @@ class Application:
             self.on_commit(executed)
         return {"commit": abci.CommitResponse()}
 
+    def _form_fault(self, data: bytes) -> str | None:
+        """Why these bytes are no transaction's, whatever the state; None if they are."""
+        try:
+            self.replica.parse(data)
+        except MalformedError as error:
+            return error.code
+        return None
+
     def _report(self, fault: ExecutionFault, transactions: Sequence[bytes]) -> None:
         size = len(transactions[fault.index])
         _log.error("execution-failed", exc_info=fault.__cause__, extra={"fields": {"place": fault.index, "size": size}})
@@ -186,12 +194,3 @@ def _result(result: TxResult) -> abci.ExecTxResult:
     if result.ok:
         return abci.ExecTxResult()
     return abci.ExecTxResult(code=_REFUSED, log=result.code, info=result.message, codespace=_CODESPACE)
-
-
-def _form_fault(data: bytes) -> str | None:
-    """Why these bytes are no transaction's, whatever the state; None if they are."""
-    try:
-        parse_transaction(data)
-    except MalformedError as error:
-        return error.code
-    return None

@@ -35,6 +35,8 @@ __all__ = [
 
 _PROVEN_MAX: Final = 50_000
 """Signatures remembered: more than the mempool holds, 3 MB at most."""
+_PARSED_MAX: Final = 4_096
+"""Envelopes kept between a check and the block: a few seconds of the highest load, 10 MB at most of usual ones."""
 _EXECUTED_MAX: Final = 4
 """Proposals of one height whose execution is kept: rounds beyond the first are rare."""
 
@@ -82,6 +84,7 @@ class EngineReplica:
         self.directory = Directory.from_genesis(genesis)
         self.proven = ProvenSignatures(_PROVEN_MAX)
         self._founders = {parse_operation(item).token: item for item in parse_genesis(genesis).inceptions}
+        self._parsed: dict[bytes, Envelope] = {}
         self._executed: dict[bytes, Executed] = {}
         self._decided: Executed | None = None
         self._path = path
@@ -129,6 +132,17 @@ class EngineReplica:
         for data in self.store.blocks(self.height + 1, height):
             self._replay(data)
 
+    def parse(self, data: bytes) -> tuple[bytes, Envelope]:
+        """A transaction's id and envelope; the same bytes again are not parsed again. Raises as parse_transaction."""
+        ident = transaction_id(data)
+        found = self._parsed.get(ident)
+        if found is None:
+            found = parse_transaction(data)
+            if len(self._parsed) >= _PARSED_MAX:
+                del self._parsed[next(iter(self._parsed))]
+            self._parsed[ident] = found
+        return ident, found
+
     def execute(self, *, height: int, time_ms: int, transactions: Sequence[bytes]) -> Executed:
         """Execute a block on the committed state, which stays as it is. The same block again costs nothing.
 
@@ -170,7 +184,7 @@ class EngineReplica:
         with self.proven.used():
             for index, data in enumerate(transactions):
                 try:
-                    result = execution.run(parse_transaction(data), place=len(accepted))
+                    result = execution.run(self.parse(data)[1], place=len(accepted))
                 except Error as error:
                     result = TxResult(error.code, error.message)
                 except Exception as bug:
