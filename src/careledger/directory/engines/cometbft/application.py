@@ -8,14 +8,14 @@ engine. Normative text: docs/spec/directory.md section 8.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import careledger
 from careledger.directory.engines.cometbft import messages as abci
 from careledger.directory.engines.cometbft.admission import Admission
 from careledger.directory.engines.cometbft.chain import APP_VERSION, app_state, chain_id, milliseconds
-from careledger.directory.engines.cometbft.replica import EngineReplica, Executed, ExecutionFault
+from careledger.directory.engines.cometbft.replica import EngineReplica, Executed, ExecutionFault, transaction_id
 from careledger.directory.engines.cometbft.wire import uvarint
 from careledger.directory.transactions import TxResult
 from careledger.directory.validators import validators
@@ -28,8 +28,8 @@ _CODESPACE: Final = "careledger"
 _REFUSED: Final = 1
 _SNAPSHOT_REFUSED: Final = 3
 _CHUNK_ABORTED: Final = 2
-_FAULTS_MAX: Final = 3
-"""Transactions at which the rules failed that a proposer leaves out; with more of them it proposes an empty block."""
+_FAULTY_MAX: Final = 1_000
+"""Transactions at which the rules failed that are remembered until the node restarts."""
 
 _log: Final = logging.getLogger("careledger.directory.cometbft")
 
@@ -41,6 +41,7 @@ class Application:
         self.replica = replica
         self.admission = Admission(replica)
         self.on_commit = on_commit
+        self._faulty: set[bytes] = set()
         self._calls: dict[str, Callable[[Any], dict[str, Any]]] = {
             "echo": lambda call: {"echo": call},
             "flush": lambda _: {"flush": abci.Empty()},
@@ -119,24 +120,19 @@ class Application:
         return {"check_tx": _result(self.admission.check(call.tx))}
 
     def _prepare_proposal(self, call: abci.PrepareProposalRequest) -> dict[str, Any]:
-        """Refused transactions go in: what never gets into a block never leaves the mempools."""
+        """Refused transactions go in: what never gets into a block never leaves the mempools.
+
+        Nothing is executed here, where the other validators wait: they and this one do that side by side afterwards.
+        """
         chosen: list[bytes] = []
         room = call.max_tx_bytes
         for data in call.txs:
             room -= 1 + len(uvarint(len(data))) + len(data)
             if room < 0:
                 break
-            if self._form_fault(data) is None:
+            if self._form_fault(data) is None and transaction_id(data) not in self._faulty:
                 chosen.append(data)
-        for _ in range(_FAULTS_MAX):
-            try:
-                self.replica.execute(height=call.height, time_ms=milliseconds(call.time), transactions=chosen)
-            except ExecutionFault as fault:
-                self._report(fault, chosen)
-                del chosen[fault.index]
-            else:
-                return {"prepare_proposal": abci.Txs(tuple(chosen))}
-        return {"prepare_proposal": abci.Txs()}
+        return {"prepare_proposal": abci.Txs(tuple(chosen))}
 
     def _process_proposal(self, call: abci.ProcessProposalRequest) -> dict[str, Any]:
         faults = [fault for data in call.txs if (fault := self._form_fault(data)) is not None]
@@ -144,13 +140,20 @@ class Application:
             try:
                 self.replica.execute(height=call.height, time_ms=milliseconds(call.time), transactions=call.txs)
             except ExecutionFault as fault:
-                self._report(fault, call.txs)
                 faults.append("internal-error")
+                self._avoid(call.txs[fault.index], fault)
         if not faults:
             return {"process_proposal": abci.Status(abci.ACCEPT)}
         fields = {"height": call.height, "proposer": call.proposer_address.hex().upper(), "why": faults[0]}
         _log.warning("proposal-rejected", extra={"fields": fields})
         return {"process_proposal": abci.Status(abci.REJECT)}
+
+    def _avoid(self, data: bytes, fault: ExecutionFault) -> None:
+        """A bug of the rules: everybody rejects the proposal, and whoever proposes next leaves this one out."""
+        ident = transaction_id(data)
+        if len(self._faulty) < _FAULTY_MAX:
+            self._faulty.add(ident)
+        _log.error("execution-failed", exc_info=fault.__cause__, extra={"fields": {"transaction": ident.hex()}})
 
     def _finalize_block(self, call: abci.FinalizeBlockRequest) -> dict[str, Any]:
         for found in call.misbehavior:
@@ -183,10 +186,6 @@ class Application:
         except MalformedError as error:
             return error.code
         return None
-
-    def _report(self, fault: ExecutionFault, transactions: Sequence[bytes]) -> None:
-        size = len(transactions[fault.index])
-        _log.error("execution-failed", exc_info=fault.__cause__, extra={"fields": {"place": fault.index, "size": size}})
 
 
 def _result(result: TxResult) -> abci.ExecTxResult:

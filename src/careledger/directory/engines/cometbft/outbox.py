@@ -12,7 +12,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from careledger.directory.engines.cometbft.admission import Admission
 from careledger.directory.engines.cometbft.replica import Executed, transaction_id
@@ -57,6 +57,12 @@ class _Entry:
         self.refused = 0
         self.waiters: list[asyncio.Future[SubmitResult]] = []
 
+    def waiter(self) -> asyncio.Future[SubmitResult]:
+        """Done when the transaction is decided."""
+        self.waiters = [waiter for waiter in self.waiters if not waiter.done()]
+        self.waiters.append(asyncio.get_running_loop().create_future())
+        return self.waiters[-1]
+
 
 class Outbox:
     """What this node has answered for and has not yet seen in a block. For one event loop."""
@@ -80,6 +86,8 @@ class Outbox:
         self._settled = settled
         self._entries: dict[bytes, _Entry] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        self._unsynced: dict[bytes, _Entry] = {}
+        self._synced: asyncio.Future[None] | None = None
         self._interval = RESEND_S
         self._round_at = 0.0
         self._progress = True
@@ -106,6 +114,8 @@ class Outbox:
 
     def close(self) -> None:
         """What is in the outbox stays there; who waits is told that the node stops."""
+        if self._synced is not None:
+            self._sync()
         for sending in self._sending:
             sending.cancel()
         for entry in self._entries.values():
@@ -122,47 +132,49 @@ class Outbox:
         Durable before anything is sent. Raises UnavailableError: `outbox-full`, `store-failed` (nothing was taken);
         `directory-waits` (taken, not decided in time: it goes on by itself, and the same again waits for it again).
         """
-        taken: list[tuple[bytes, SubmitResult | asyncio.Future[SubmitResult]]] = []
-        new: dict[bytes, bytes] = {}
-        loop = asyncio.get_running_loop()
+        outcomes: list[SubmitResult | asyncio.Future[SubmitResult]] = []
+        new: dict[bytes, _Entry] = {}
         for envelope in envelopes:
             data = encode(envelope)
             ident = transaction_id(data)
-            if ident not in self._entries and ident not in new:
+            entry = self._find(ident) or new.get(ident)
+            if entry is None:
                 result = self._admission.check(data)
                 if not result.ok:
-                    taken.append((ident, SubmitResult(result.code, result.message, None)))
+                    outcomes.append(SubmitResult(result.code, result.message, None))
                     continue
-                new[ident] = data
-            taken.append((ident, loop.create_future()))
-        self._store(new)
-        waiting: list[asyncio.Future[SubmitResult]] = []
-        for ident, outcome in taken:
-            if isinstance(outcome, asyncio.Future):
-                entry = self._entries[ident]
-                entry.waiters = [waiter for waiter in entry.waiters if not waiter.done()] + [outcome]
-                waiting.append(outcome)
-        if new:
-            sending = loop.create_task(self._send_first(list(new)))
+                entry = new[ident] = _Entry(data)
+            outcomes.append(entry.waiter())
+        waiting = [outcome for outcome in outcomes if isinstance(outcome, asyncio.Future)]
+        try:
+            await self._store(new)
+            self._start_sending(list(new))
+            if waiting:
+                await self._wait(waiting, timeout_s)
+        finally:
+            for one in waiting:
+                one.cancel()  # only those that are not done
+        return [outcome.result() if isinstance(outcome, asyncio.Future) else outcome for outcome in outcomes]
+
+    def _find(self, ident: bytes) -> _Entry | None:
+        return self._entries.get(ident) or self._unsynced.get(ident)
+
+    def _start_sending(self, idents: list[bytes]) -> None:
+        """Nobody waits for this: only a block decides."""
+        if idents:
+            sending = asyncio.get_running_loop().create_task(self._send_first(idents))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
-        if waiting:
-            await self._wait(waiting, timeout_s)
-        return [outcome.result() if isinstance(outcome, asyncio.Future) else outcome for _, outcome in taken]
 
     async def _send_first(self, idents: list[bytes]) -> None:
-        """In order, since one may follow another; nobody waits for this, since only a block decides."""
+        """In order, since one may follow another."""
         for ident in idents:
             if ident in self._entries and not await self._try(self._entries[ident]):
                 return  # no engine answers: the rest goes out with the next round
 
     async def _wait(self, waiting: list[asyncio.Future[SubmitResult]], timeout_s: float) -> None:
-        try:
-            _, undecided = await asyncio.wait(waiting, timeout=timeout_s)
-        finally:
-            for one in waiting:
-                one.cancel()  # only those that are not done
-        problems = [problem for one in waiting if not one.cancelled() and (problem := one.exception()) is not None]
+        done, undecided = await asyncio.wait(waiting, timeout=timeout_s)
+        problems = [problem for one in done if (problem := one.exception()) is not None]
         if problems:
             raise problems[0]
         if undecided:
@@ -177,7 +189,7 @@ class Outbox:
         self._progress, self._interval = True, RESEND_S
         done: dict[bytes, TxResult] = {}
         for ident, result in zip(executed.ids, executed.results, strict=True):
-            entry = self._entries.get(ident)
+            entry = self._find(ident)
             if entry is None or (ident in done and not result.ok):
                 continue
             if result.ok or not self._is_acceptable_now(entry):
@@ -237,23 +249,45 @@ class Outbox:
             return True
         return False
 
-    def _store(self, new: dict[bytes, bytes]) -> None:
-        if len(self._entries) + len(new) > OUTBOX_MAX:
+    async def _store(self, new: dict[bytes, _Entry]) -> None:
+        """Make these durable, in one disk sync with whatever else comes in meanwhile."""
+        if len(self._entries) + len(self._unsynced) + len(new) > OUTBOX_MAX:
             raise UnavailableError(
                 "outbox-full",
                 f"{len(self._entries)} transactions wait for the directory already: try again when it decides",
             )
         if not new:
             return
+        self._unsynced.update(new)
+        if self._synced is None:
+            loop = asyncio.get_running_loop()
+            self._synced = loop.create_future()
+            loop.call_soon(self._sync)
+        await asyncio.shield(self._synced)
+
+    def _sync(self) -> None:
+        new, self._unsynced = self._unsynced, {}
+        synced, self._synced = self._synced, None
+        if synced is None:  # done already, by `close`
+            return
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO outbox (id, data) VALUES (?, ?)", list(new.items()))
+            rows = [(ident, entry.data) for ident, entry in new.items()]
+            self._db.executemany("INSERT INTO outbox (id, data) VALUES (?, ?)", rows)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise UnavailableError("store-failed", f"the outbox {self._path} can't be written: {error}") from error
-        self._entries.update({ident: _Entry(data) for ident, data in new.items()})
+            problem = UnavailableError("store-failed", f"the outbox {self._path} can't be written: {error}")
+            waiters = [waiter for entry in new.values() for waiter in entry.waiters]
+            futures: list[asyncio.Future[Any]] = [synced, *waiters]
+            for future in futures:
+                if not future.done():
+                    future.set_exception(problem)
+                    future.exception()  # marks it as seen: perhaps everybody who waited has gone
+            return
+        self._entries.update(new)
+        synced.set_result(None)
 
     def _finish(self, results: dict[bytes, SubmitResult]) -> None:
         if not results:
@@ -264,6 +298,7 @@ class Outbox:
             # It would be sent once more after a restart, and refused: harmless.
             _log.error("outbox-failed", extra={"fields": {"why": str(error)}})
         for ident, result in results.items():
-            for waiter in self._entries.pop(ident).waiters:
+            entry = self._entries.pop(ident, None) or self._unsynced.pop(ident, None)
+            for waiter in entry.waiters if entry else ():
                 if not waiter.done():
                     waiter.set_result(result)

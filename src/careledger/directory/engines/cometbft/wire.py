@@ -61,6 +61,7 @@ M = TypeVar("M", bound=Message)
 class _Slot(NamedTuple):
     name: str
     field: Field
+    tag: bytes
     repeated: bool
     message: type[Message] | None
 
@@ -76,7 +77,8 @@ def _slots(kind: type[Message]) -> dict[int, _Slot]:
         message = inner if isinstance(inner, type) and issubclass(inner, Message) else None
         assert isinstance(field, Field)
         assert (message is not None) == (field.kind == "message")
-        found[field.number] = _Slot(name, field, repeated, message)
+        tag = uvarint(field.number << 3 | _WIRE_TYPES[field.kind])
+        found[field.number] = _Slot(name, field, tag, repeated, message)
     return dict(sorted(found.items()))
 
 
@@ -100,18 +102,14 @@ def frame(data: bytes) -> bytes:
 def encode(message: Message) -> bytes:
     """The message's bytes: fields by number, defaults left out, elements of repeated fields always there."""
     out = bytearray()
-    for number, slot in _slots(type(message)).items():
+    for slot in _slots(type(message)).values():
         value = getattr(message, slot.name)
-        values = value if slot.repeated else [value] if value or slot.field.always or _is_message(value) else []
-        tag = uvarint(number << 3 | _WIRE_TYPES[slot.field.kind])
-        for item in values:
-            out += tag
+        if not value and not slot.field.always:  # a message is never false, not even an empty one
+            continue
+        for item in value if slot.repeated else (value,):
+            out += slot.tag
             out += _encode_value(slot.field.kind, item)
     return bytes(out)
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, Message)
 
 
 def _encode_value(kind: Kind, value: Any) -> bytes:
