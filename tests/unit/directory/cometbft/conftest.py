@@ -1,7 +1,12 @@
-"""The application without CometBFT: what a test plays is the order in which the engine calls."""
+"""The application without CometBFT: what a test plays is the order in which the engine calls.
+
+Also puts virtual.py where the tests beside it can import it, as `careledger_virtual`.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,16 @@ from careledger.directory.engines.cometbft.wire import decode, encode
 from careledger.directory.validators import validators
 from careledger.seal import Envelope
 from careledger.seal import encode as canonical
+
+
+def _share(name: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+_share("careledger_virtual", Path(__file__).with_name("virtual.py"))
 
 
 class Chain:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import importlib
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,16 +18,7 @@ from careledger.directory.transactions import TxResult
 from careledger.errors import ConflictError, UnavailableError
 from careledger.seal import encode
 
-
-def _virtual() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("careledger_virtual_outbox", Path(__file__).with_name("virtual.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-virtual = _virtual()
+virtual = importlib.import_module("careledger_virtual")
 
 
 class Engine:

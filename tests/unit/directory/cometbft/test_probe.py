@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import importlib
 from collections.abc import Callable, Coroutine
-from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import pytest
@@ -16,16 +14,7 @@ from careledger.directory.engines.cometbft.probe import HUNG_S, STALLED_S, Probe
 from careledger.directory.engines.cometbft.rpc import EngineRpc, EngineStatus
 from careledger.errors import UnavailableError
 
-
-def _virtual() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("careledger_virtual_probe", Path(__file__).with_name("virtual.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-virtual = _virtual()
+virtual = importlib.import_module("careledger_virtual")
 
 
 class Rig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import importlib
 import os
 import signal
 import subprocess
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,16 +22,7 @@ from careledger.directory.engines.cometbft.restarts import Restarts
 from careledger.directory.engines.cometbft.supervisor import Supervisor
 from careledger.errors import Error, UnavailableError, VerificationError
 
-
-def _virtual() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("careledger_virtual", Path(__file__).with_name("virtual.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-virtual = _virtual()
+virtual = importlib.import_module("careledger_virtual")
 
 
 class Rig:
