@@ -86,7 +86,7 @@ class Node:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        while line := await process.stdout.readline():
+        while (line := await process.stdout.readline()).endswith(b"\n"):  # a half line is its last
             answer = json.loads(line)
             if answer["id"] == 0:
                 self.height = answer["committed"]
@@ -144,7 +144,7 @@ class Node:
         """Wait for the process' end."""
         assert self.process is not None and self._reading is not None
         async with asyncio.timeout(timeout_s):
-            await self._reading
+            await asyncio.shield(self._reading)
             return await self.process.wait()
 
     async def kill(self) -> None:
@@ -187,8 +187,13 @@ class Net:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *, members: int = 4, start: bool = True) -> AsyncIterator[Net]:
-    """A network in this folder; its sockets are in a short one elsewhere. Everything ends with it."""
+async def running(
+    folder: Path, *, members: int = 4, history: Callable[[Any], list[bytes]] | None = None
+) -> AsyncIterator[Net]:
+    """A network in this folder; its sockets are in a short one elsewhere. Everything ends with it.
+
+    `history`: makes, from the world, blocks of another engine that this network takes over.
+    """
     conftest = load("careledger_directory_world", ROOT / "tests" / "unit" / "directory" / "conftest.py")
     program = binary()
     world = conftest.World(members, seed=f"net {members}", validates=False)
@@ -202,6 +207,7 @@ async def running(folder: Path, *, members: int = 4, start: bool = True) -> Asyn
             f"{peer_id(SigningKey(seed).public)}@127.0.0.1:{port}" for seed, port in zip(transports, ports, strict=True)
         ],
     )
+    blocks = history(world) if history else []
     genesis = folder / "genesis.json"
     genesis.write_bytes(world.genesis)
     with tempfile.TemporaryDirectory(prefix="cl-") as short:
@@ -209,7 +215,7 @@ async def running(folder: Path, *, members: int = 4, start: bool = True) -> Asyn
         nodes = []
         for index, party in enumerate(world.parties):
             spec = folder / f"node-{index}.json"
-            facts = {
+            facts: dict[str, Any] = {
                 "folder": str(folder / f"node-{index}"),
                 "genesis": str(genesis),
                 "node": party.node,
@@ -221,12 +227,13 @@ async def running(folder: Path, *, members: int = 4, start: bool = True) -> Asyn
                 "sockets": str(sockets[index]),
                 "others": [str(one / "rpc.sock") for number, one in enumerate(sockets) if number != index],
             }
+            if blocks:
+                facts["take_over"] = [one.hex() for one in blocks]
             spec.write_text(json.dumps(facts))
             nodes.append(Node(spec))
         net = Net(world, nodes)
         try:
-            if start:
-                await asyncio.gather(*(node.start() for node in nodes))
+            await asyncio.gather(*(node.start() for node in nodes))
             yield net
         finally:
             for node in nodes:

@@ -118,6 +118,8 @@ async def main(spec: dict[str, Any], death: Path, genesis: bytes) -> None:
         async with say_lock:
             say(id=command["id"], **found)
 
+    if "take_over" in spec and not engine.height:
+        engine.replica.take_over(bytes.fromhex(one) for one in spec["take_over"])
     await engine.start()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)

@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -195,11 +196,14 @@ def main() -> int:
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="careledger-faults-") as scratch:
         folder = chosen.keep or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        if chosen.keep:
+            folder.mkdir(parents=True)  # a new one: another network's files would be refused
         try:
             found = asyncio.run(run(folder, seconds=chosen.seconds, seed=chosen.seed))
         except (AssertionError, TimeoutError) as problem:
-            print(f"seed {chosen.seed}: {problem or type(problem).__name__}", file=sys.stderr)
+            where = traceback.extract_tb(problem.__traceback__)[-1]
+            print(f"seed {chosen.seed}: {type(problem).__name__} in {where.name}: {problem}", file=sys.stderr)
+            traceback.print_exception(problem)
             return 1
     print(json.dumps(found))
     return 0

@@ -97,6 +97,34 @@ def test_four_validators_agree_and_go_on_when_nodes_and_engines_die(comet_net: A
     play(story, timeout_s=180)
 
 
+def test_a_network_takes_over_the_history_of_the_embedded_engine(comet_net: Any, tmp_path: Path) -> None:
+    tokens: list[str] = []
+
+    def history(world: Any) -> list[bytes]:
+        sequencer = world.sequencer(tmp_path)
+        for _ in range(5):
+            person = world.person()
+            tokens.append(person.token)
+            world.now_ms += 1000
+            sequencer.submit([world.enrol(person)], now_ms=world.now_ms)
+        blocks: list[bytes] = sequencer.blocks_after(0)[0]
+        sequencer.close()
+        return blocks
+
+    async def whole() -> None:
+        async with asyncio.timeout(60), comet_net.running(tmp_path, members=1, history=history) as net:
+            node = net.nodes[0]
+            await node.reached(7)
+            token, envelope = net.enrolment(0)
+            assert await node.submit(envelope) == ["ok"]
+            await node.kill()
+            await node.start()
+            await node.until(lambda health: health["state"] == "running")
+            await everyone_knows(net, [*tokens, token])
+
+    asyncio.run(whole())
+
+
 def test_what_was_accepted_reaches_the_state_once_while_nodes_are_killed_in_turn(comet_net: Any, play: Any) -> None:
     async def story(net: Any) -> None:
         await asyncio.gather(*(node.reached(1) for node in net.nodes))

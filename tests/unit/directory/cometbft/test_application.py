@@ -207,6 +207,45 @@ def test_a_row_that_was_altered_inside_a_block_is_noticed(chain: Any) -> None:
         EngineReplica(chain.path, genesis=chain.world.genesis)
 
 
+def sequenced(chain: Any, tmp_path: Path) -> tuple[list[bytes], bytes]:
+    """Some blocks of the embedded engine on the same genesis, and the app hash after them."""
+    sequencer = chain.world.sequencer(tmp_path)
+    for _ in range(3):
+        chain.world.now_ms += 1000
+        sequencer.submit([chain.world.enrol(chain.world.person())], now_ms=chain.world.now_ms)
+    found = sequencer.blocks_after(0)
+    assert found is not None
+    app_hash = sequencer.directory.app_hash()
+    sequencer.close()
+    return found[0], app_hash
+
+
+def test_a_history_of_the_embedded_engine_is_taken_over_and_goes_on(chain: Any, tmp_path: Path) -> None:
+    blocks, app_hash = sequenced(chain, tmp_path)
+    chain.replica.take_over(blocks)
+    assert chain.directory.app_hash() == app_hash
+    assert chain.info().last_block_height == 0
+    with pytest.raises(VerificationError):
+        chain.init_chain(initial_height=1)
+    assert chain.init_chain(initial_height=len(blocks) + 1).app_hash == app_hash
+    assert chain.run(*enrolments(chain, 1)) == ["ok"]
+    assert chain.info().last_block_height == len(blocks) + 1
+    chain.restart()
+    assert chain.info().last_block_height == chain.replica.height == len(blocks) + 1
+    assert [chain.replica.block(height) for height in range(1, len(blocks) + 1)] == blocks
+    with pytest.raises(ConflictError) as caught:
+        chain.replica.take_over(blocks)
+    assert caught.value.code == "not-empty"
+
+
+def test_a_history_that_breaks_the_rules_is_not_taken_over(chain: Any, tmp_path: Path) -> None:
+    blocks, _ = sequenced(chain, tmp_path)
+    with pytest.raises(VerificationError) as caught:
+        chain.replica.take_over([*blocks[:2], blocks[1]])
+    assert caught.value.code == "wrong-block"
+    assert chain.replica.store.height() == 0
+
+
 def test_another_networks_store_is_refused(chain: Any, make_world: Any) -> None:
     with pytest.raises(ConflictError) as caught:
         EngineReplica(chain.path, genesis=make_world(seed="other", validates=True).genesis)

@@ -24,6 +24,8 @@ _BUG: Final = TxResult("internal-error", "the node failed at this transaction: i
 
 WAITING_MAX: Final = 4_096
 """Accepted transactions that are remembered until a block has them: a few seconds of the highest load measured."""
+_RERUN_MAX: Final = 256
+"""Of these, how many of the newest are run again when a refusal may be due to their absence: 30 ms at most."""
 _RUNS_MAX: Final = 50_000
 """Checks on one state before it is made anew, so that refused ones that come without end leave nothing behind."""
 
@@ -81,7 +83,7 @@ class Admission:
             return result
         # Perhaps it follows one that waits. Running those again is dear, so once a block, and only when it may help.
         self._execution, self._behind = None, False
-        for waiting in self._waiting.values():
+        for waiting in list(self._waiting.values())[-_RERUN_MAX:]:
             self._run_once(waiting)
         return self._run_once(envelope)
 

@@ -39,6 +39,7 @@ __all__ = [
     "peer_id",
     "peers",
     "write_home",
+    "write_once",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -151,6 +152,16 @@ def genesis_document(genesis: bytes, *, start: Directory | None = None) -> bytes
         "app_state": app_state(genesis)[1:-1].decode(),
     }
     return _json(document)
+
+
+def write_once(path: Path, data: bytes) -> bytes:
+    """What this file holds, written with `data` if it isn't there. Raises UnavailableError `home-failed`."""
+    try:
+        if not path.exists():
+            _write(path, data)
+        return path.read_bytes()
+    except OSError as error:
+        raise UnavailableError("home-failed", f"{path} can't be written or read: {error}") from error
 
 
 def write_home(

@@ -2,6 +2,7 @@
 
     directory.db   the history; may be moved away: CometBFT replays it       outbox.db   what the node answered for
     home/          CometBFT's folder, written by config.py                   run/        the two Unix sockets
+    chain.json     CometBFT's genesis, written once
 
 The node opens it, awaits `start`, submits, reads `directory`, asks `health`, and awaits `stop`. All of it lives in one
 event loop; the directory changes only in a Commit, between two other callbacks of that loop.
@@ -18,7 +19,14 @@ import msgspec
 
 from careledger.directory.engines.cometbft.application import Application
 from careledger.directory.engines.cometbft.child import spawn
-from careledger.directory.engines.cometbft.config import EngineKeys, EngineSettings, genesis_document, peers, write_home
+from careledger.directory.engines.cometbft.config import (
+    EngineKeys,
+    EngineSettings,
+    genesis_document,
+    peers,
+    write_home,
+    write_once,
+)
 from careledger.directory.engines.cometbft.outbox import Outbox, Send
 from careledger.directory.engines.cometbft.probe import Probe
 from careledger.directory.engines.cometbft.replica import EngineReplica, Executed
@@ -77,7 +85,7 @@ class CometbftEngine:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.node = node
         self.folder = folder
-        self._home = folder / "home"
+        self._home, self._chain_file = folder / "home", folder / "chain.json"
         self._keys, self._settings = keys, settings
         self._on_commit = on_commit
         run = sockets or folder / "run"
@@ -200,6 +208,14 @@ class CometbftEngine:
         if self._on_commit is not None:
             self._on_commit()
 
+    def _chain(self) -> bytes:
+        """CometBFT's genesis: where a history was taken over it depends on the state then, so it is kept."""
+        if self.replica.store.decided_height() or not self.replica.height:
+            fresh = genesis_document(self.replica.genesis)
+        else:
+            fresh = genesis_document(self.replica.genesis, start=self.directory)
+        return write_once(self._chain_file, fresh)
+
     def _prepare(self) -> None:
         self._server.forgive()
         settings = self._settings
@@ -209,7 +225,7 @@ class CometbftEngine:
             self._home,
             settings=settings,
             keys=self._keys,
-            genesis_json=genesis_document(self.replica.genesis),
+            genesis_json=self._chain(),
             app_socket=self._app_socket,
             rpc_socket=self._rpc_socket,
         )

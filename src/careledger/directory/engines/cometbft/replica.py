@@ -7,7 +7,7 @@ that connects anew finds the last committed height. Synchronous, for one thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +20,7 @@ from careledger.directory.rules import Execution, apply_block
 from careledger.directory.state import Outcome
 from careledger.directory.transactions import Block, TxResult, parse_block
 from careledger.directory.validators import validator_changes, validators
-from careledger.errors import Error, VerificationError
+from careledger.errors import ConflictError, Error, VerificationError
 from careledger.identity import Token, parse_operation
 from careledger.seal import Envelope, ProvenSignatures, decode, encode
 
@@ -109,6 +109,19 @@ class EngineReplica:
     def operations(self, token: Token) -> list[Envelope]:
         """Every operation of an identity in order, from its inception on; empty when the token is not known."""
         return self.store.operations(token, founders=self._founders, parse=parse_engine_block)
+
+    def take_over(self, blocks: Iterable[bytes]) -> None:
+        """Begin with the history of another engine: CometBFT then decides from the height after it.
+
+        Durable when it returns. If a block breaks the rules, nothing is kept and this object is of no further use. The
+        caller compares the app hash with the one that the members agreed to take over.
+        Raises ConflictError `not-empty` (this store has a history), VerificationError `wrong-block`.
+        """
+        if self.store.height() != 0:
+            raise ConflictError("not-empty", f"{self._path} has a history already: take over into a new file")
+        with self.store.writing():
+            for data in blocks:
+                self.store.add_block(self.height + 1, data, self._replay(data))
 
     def newest_ids(self) -> list[bytes]:
         """The ids of the transactions in the newest block: accepted, and perhaps not yet noticed by who waits."""
@@ -200,7 +213,8 @@ class EngineReplica:
         block = _block_bytes(self.network, height, time_ms, accepted)
         return Executed(height, ids, results, block, outcome, outcome.app_hash, changes)
 
-    def _replay(self, data: bytes) -> None:
+    def _replay(self, data: bytes) -> list[tuple[str, int]]:
+        """Execute a block of the history; returns the places of its identity operations."""
         height = self.height + 1
         try:
             outcome = apply_block(self.directory.state, parse_engine_block(data))
@@ -212,6 +226,7 @@ class EngineReplica:
         if self.store.app_hash(height) not in (None, outcome.app_hash):
             raise self._wrong_block(height, "executing it gives another app hash than was committed")
         self.directory.commit(outcome)
+        return outcome.operations
 
     def _wrong_block(self, height: int, why: str) -> VerificationError:
         return VerificationError(
