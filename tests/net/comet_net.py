@@ -120,12 +120,12 @@ class Node:
         answer = await self.do("submit", transactions=[encode(one).decode() for one in envelopes], timeout_s=timeout_s)
         return [answer["error"]] if "error" in answer else [result[0] for result in answer["results"]]
 
-    async def reached(self, height: int, *, timeout_s: float = 30.0) -> None:
+    async def reached(self, height: int, *, timeout_s: float = 90.0) -> None:
         async with asyncio.timeout(timeout_s):
             while self.height < height:
                 await self._news.wait()
 
-    async def until(self, what: Callable[[dict[str, Any]], bool], *, timeout_s: float = 30.0) -> dict[str, Any]:
+    async def until(self, what: Callable[[dict[str, Any]], bool], *, timeout_s: float = 90.0) -> dict[str, Any]:
         """The first health of which this holds."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -140,7 +140,7 @@ class Node:
     def live(self) -> None:
         self.spec.with_suffix(".die").unlink(missing_ok=True)
 
-    async def gone(self, *, timeout_s: float = 30.0) -> int:
+    async def gone(self, *, timeout_s: float = 90.0) -> int:
         """Wait for the process' end."""
         assert self.process is not None and self._reading is not None
         async with asyncio.timeout(timeout_s):
@@ -172,7 +172,7 @@ class Net:
         person = self.world.person()
         return person.token, self.world.enrol(person, by)
 
-    async def agree(self, nodes: Sequence[Node] | None = None, *, timeout_s: float = 30.0) -> int:
+    async def agree(self, nodes: Sequence[Node] | None = None, *, timeout_s: float = 90.0) -> int:
         """Wait until all of these stand at one height, and compare every app hash; returns the height."""
         chosen = list(nodes or self.nodes)
         async with asyncio.timeout(timeout_s):

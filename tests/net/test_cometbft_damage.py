@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def play(comet_net: Any, tmp_path: Path) -> Callable[..., None]:
-    def run(story: Callable[[Any, Any], Coroutine[Any, Any, None]], *, timeout_s: float = 60) -> None:
+    def run(story: Callable[[Any, Any], Coroutine[Any, Any, None]], *, timeout_s: float = 240) -> None:
         async def whole() -> None:
             async with asyncio.timeout(timeout_s), comet_net.running(tmp_path, members=1) as net:
                 await net.nodes[0].reached(1)
@@ -45,7 +45,7 @@ def lose_directory(node: Any) -> None:
 
 async def said(node: Any, code: str) -> str:
     """The message of a node whose engine doesn't run, once it has this code."""
-    health = await node.until(lambda health: health["code"] == code, timeout_s=30)
+    health = await node.until(lambda health: health["code"] == code, timeout_s=90)
     assert health["state"] in ("restarting", "degraded", "failed")
     message: str = health["message"]
     return message
@@ -76,7 +76,7 @@ def test_what_a_restart_gets_over_by_itself(play: Any) -> None:
         await node.start()
         assert "peer port" in await said(node, "address-in-use")
         server.close()
-        await node.until(lambda health: health["state"] == "running", timeout_s=40)
+        await node.until(lambda health: health["state"] == "running", timeout_s=90)
         await enrol(net, node)
         assert "engine-wal-repaired" in node.spec.with_suffix(".log").read_text()
 

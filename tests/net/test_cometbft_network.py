@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def play(comet_net: Any, tmp_path: Path) -> Callable[..., None]:
-    def run(story: Callable[[Any], Coroutine[Any, Any, None]], *, members: int = 4, timeout_s: float = 120) -> None:
+    def run(story: Callable[[Any], Coroutine[Any, Any, None]], *, members: int = 4, timeout_s: float = 300) -> None:
         async def whole() -> None:
             async with asyncio.timeout(timeout_s), comet_net.running(tmp_path, members=members) as net:
                 await story(net)
@@ -94,7 +94,7 @@ def test_four_validators_agree_and_go_on_when_nodes_and_engines_die(comet_net: A
         for pid in pids:
             assert not comet_net.is_alive(pid)
 
-    play(story, timeout_s=180)
+    play(story)
 
 
 def test_a_network_takes_over_the_history_of_the_embedded_engine(comet_net: Any, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_network_takes_over_the_history_of_the_embedded_engine(comet_net: Any,
         return blocks
 
     async def whole() -> None:
-        async with asyncio.timeout(60), comet_net.running(tmp_path, members=1, history=history) as net:
+        async with asyncio.timeout(180), comet_net.running(tmp_path, members=1, history=history) as net:
             node = net.nodes[0]
             await node.reached(7)
             token, envelope = net.enrolment(0)
@@ -153,7 +153,8 @@ def test_what_was_accepted_reaches_the_state_once_while_nodes_are_killed_in_turn
 
         clients = [asyncio.create_task(load(by)) for by in range(4)]
         for round_ in range(4):
-            await asyncio.sleep(1.0)
+            while len(accepted) < 5 * (round_ + 1):  # noqa: ASYNC110 - whatever the machine's pace
+                await asyncio.sleep(0.05)
             node = net.nodes[round_ % 4]
             await node.kill()
             await node.start()
@@ -162,7 +163,7 @@ def test_what_was_accepted_reaches_the_state_once_while_nodes_are_killed_in_turn
         for node in net.nodes:
             await node.until(lambda health: health["state"] == "running" and health["outbox"] == 0, timeout_s=60)
         await net.agree(timeout_s=60)
-        assert len(accepted) > 20
+        assert len(accepted) >= 20
         await everyone_knows(net, list(accepted))
         history = (await net.nodes[0].do("history"))["ids"]
         assert len(history) == len(set(history))
