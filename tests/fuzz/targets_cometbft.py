@@ -1,7 +1,6 @@
-"""What the CometBFT engine reads from outside: ABCI's bytes, transactions, RPC answers, and light blocks as proof.
+"""What the CometBFT engine reads from outside: ABCI requests, transactions of any peer, and CometBFT's own log lines.
 
-Each target takes arbitrary bytes; only careledger.errors.Error may come out, and where something is accepted, what
-acceptance promises is asserted. Seeds are what a real network of four validators said.
+The application stands on the network of the vectors; nothing is committed, so that every input meets the same state.
 """
 
 from __future__ import annotations
@@ -12,131 +11,58 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from careledger.directory import Directory, LightProof, StateProof, network_of, validator_set
+from careledger.directory import parse_block
+from careledger.directory.engines.cometbft import messages as abci
 from careledger.directory.engines.cometbft.application import Application
-from careledger.directory.engines.cometbft.light import light_block, light_validators
-from careledger.directory.engines.cometbft.messages import (
-    CheckTxRequest,
-    Echo,
-    FinalizeBlockRequest,
-    Request,
-    Timestamp,
-)
+from careledger.directory.engines.cometbft.logs import EngineLog
 from careledger.directory.engines.cometbft.replica import EngineReplica
-from careledger.directory.engines.cometbft.wire import decode as read_message
-from careledger.directory.engines.cometbft.wire import encode as write_message
-from careledger.directory.validators import validators
-from careledger.errors import MalformedError
-from careledger.node.light_keeper import LIGHT_FILE, LightKeeper
-from careledger.seal import decode, encode, unb64
-from careledger.verify import trust_of_genesis
-from careledger.verify.directory import check_state_proof
+from careledger.directory.engines.cometbft.wire import decode, encode
+from careledger.seal import encode as canonical
 
-VECTORS = Path(__file__).parents[2] / "vectors" / "directory"
-FOUND: dict[str, Any] = json.loads((VECTORS / "light-blocks.json").read_text())
-GENESIS = unb64(FOUND["genesis"])
-SETS = [light_validators(one["validators"]) for one in FOUND["blocks"]]
-BLOCKS = [
-    light_block(one["signed_header"], next_validators=after)
-    for one, after in zip(FOUND["blocks"], [*SETS[1:], None], strict=True)
-]
-CHANGES = [block for block in BLOCKS if block.next_set is not msgspec.UNSET]
-PROOF = encode(LightProof(v=1, proof=msgspec.convert(FOUND["proof"], StateProof), blocks=[*CHANGES, BLOCKS[-1]]))
-TRANSACTIONS = [
-    encode(envelope)
-    for vector in json.loads((VECTORS / "network.json").read_text())["vectors"]
-    for envelope in json.loads(vector["block"])["transactions"]
-]
-_SCRATCH = Path(tempfile.mkdtemp(prefix="careledger-fuzz-"))
-_REPLICA = EngineReplica(_SCRATCH / "directory.db", genesis=GENESIS)
-_APPLICATION = Application(_REPLICA)
-_TRUST = trust_of_genesis(GENESIS)
-_STATE = Directory.from_genesis(GENESIS).state
-_FOUNDERS = validator_set(validators(_STATE.members, _STATE.nodes))
+VECTORS = Path(__file__).parents[2] / "vectors"
+NETWORK: dict[str, Any] = json.loads((VECTORS / "directory" / "validators.json").read_text())
+GENESIS: bytes = NETWORK["genesis"].encode()
+BLOCKS: list[bytes] = [vector["block"].encode() for vector in NETWORK["vectors"]]
+ABCI: list[dict[str, Any]] = json.loads((VECTORS / "cometbft" / "abci.json").read_text())["vectors"]
+APPLICATION = Application(
+    EngineReplica(Path(tempfile.mkdtemp(prefix="careledger-fuzz-")) / "directory.db", genesis=GENESIS)
+)
+APP_HASH = APPLICATION.replica.directory.app_hash()
 
 
-def wire(data: bytes) -> None:
-    """A request is read; what was understood of it is written and read the same."""
-    found = read_message(data, Request)
-    again = write_message(found)
-    assert read_message(again, Request) == found
+def request(data: bytes) -> None:
+    """A message that decodes is written in one way, and that way decodes to the same."""
+    found = decode(data, abci.Request)
+    assert decode(encode(found), abci.Request) == found
 
 
 def transaction(data: bytes) -> None:
-    """Whatever bytes are a transaction get a reason code, alone and in a block, and the state stays as it is."""
-    before = _REPLICA.directory.app_hash()
-    answer = _APPLICATION.answer(Request(check_tx=CheckTxRequest(data))).check_tx
-    assert answer is not None
-    assert (answer.code == 0) == (answer.log == "")
-    decided = _APPLICATION.answer(
-        Request(finalize_block=FinalizeBlockRequest(txs=(data, data), height=1, time=Timestamp(1_800_000_000)))
-    ).finalize_block
-    assert decided is not None
-    assert len(decided.tx_results) == 2
-    assert decided.tx_results[1].code != 0, "the same operation twice in a block"
-    assert _REPLICA.directory.app_hash() == before
+    """Checked, proposed and executed, whatever it is: a reason code, and nothing in the state before a commit."""
+    checked = APPLICATION.admission.check(data)
+    assert checked.code != "internal-error"
+    replica = APPLICATION.replica
+    executed = replica.execute(height=replica.height + 1, time_ms=replica.directory.time_ms + 1, transactions=[data])
+    assert executed.results[0].message
+    assert executed.results[0].ok == (executed.app_hash != APP_HASH)
+    assert replica.directory.app_hash() == APP_HASH
+    APPLICATION.admission.committed(executed.ids)
 
 
-def rpc_commit(data: bytes) -> None:
-    """CometBFT's answer to /commit, or anything else."""
-    found = light_block(_json(data))
-    assert encode(found)
-
-
-def rpc_validators(data: bytes) -> None:
-    assert isinstance(light_validators(_json(data)), list)
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise MalformedError("not-json", "not JSON") from None
-
-
-def light_proof(data: bytes) -> None:
-    """Nothing passes but the one that the validators signed."""
-    found = decode(data, LightProof)
-    head, value = check_state_proof(found.proof, encode(found.blocks), trust=_TRUST)
-    assert data == PROOF
-    assert (head.height, value is None) == (len(BLOCKS) - 1, False)
-
-
-def light_file(data: bytes) -> None:
-    """A node's kept light blocks: believed only if they prove something."""
-    path = _SCRATCH / LIGHT_FILE
-    path.write_bytes(data)
-    kept = LightKeeper(path, _NoRpc(), network=network_of(GENESIS), founders=_FOUNDERS, first=1)
-    assert kept.height == 0 or encode(kept.blocks) == data or kept.height <= len(BLOCKS)
-
-
-class _NoRpc:
-    async def commit(self, height: int) -> Any:
-        raise AssertionError("nothing is asked here")
-
-    async def validators(self, height: int) -> Any:
-        raise AssertionError("nothing is asked here")
+def log_line(data: bytes) -> None:
+    EngineLog(clock=lambda: 0.0).take(data)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "cometbft_wire": wire,
+    "cometbft_request": request,
     "cometbft_transaction": transaction,
-    "cometbft_rpc_commit": rpc_commit,
-    "cometbft_rpc_validators": rpc_validators,
-    "cometbft_light_proof": light_proof,
-    "cometbft_light_file": light_file,
+    "cometbft_log_line": log_line,
 }
+
 SEEDS: dict[str, list[bytes]] = {
-    "cometbft_wire": [
-        write_message(Request(echo=Echo("hello"))),
-        write_message(Request(check_tx=CheckTxRequest(TRANSACTIONS[0]))),
-        write_message(Request(finalize_block=FinalizeBlockRequest(txs=(b"a", b"b"), height=7, time=Timestamp(1, 2)))),
+    "cometbft_request": [bytes.fromhex(vector["bytes"]) for vector in ABCI if vector["type"] == "Request"],
+    "cometbft_transaction": [canonical(one) for block in BLOCKS for one in parse_block(block).transactions],
+    "cometbft_log_line": [
+        b'{"level":"error","_msg":"Corrupted entry. Skipping...","module":"consensus","err":"EOF"}',
+        b"panic: state.AppHash does not match AppHash after replay",
     ],
-    "cometbft_transaction": TRANSACTIONS[:8],
-    "cometbft_rpc_commit": [json.dumps(one["signed_header"]).encode() for one in FOUND["blocks"][:3]],
-    "cometbft_rpc_validators": [json.dumps(FOUND["blocks"][0]["validators"]).encode()],
-    "cometbft_light_proof": [PROOF],
-    "cometbft_light_file": [encode([*CHANGES, BLOCKS[-1]]), encode([BLOCKS[0]]), b"[]"],
 }

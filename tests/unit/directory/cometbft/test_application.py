@@ -16,7 +16,7 @@ from careledger.directory.engines.cometbft.chain import TRANSACTION_BYTES_MAX, m
 from careledger.directory.engines.cometbft.replica import EngineReplica, ExecutionFault
 from careledger.directory.rules import Execution
 from careledger.directory.validators import POWER
-from careledger.errors import ConflictError, Error, MalformedError, VerificationError
+from careledger.errors import ConflictError, Error, MalformedError, UnavailableError, VerificationError
 from careledger.seal import decode, encode
 
 
@@ -160,6 +160,28 @@ def test_a_commit_that_reported_failure_but_was_stored_is_found(chain: Any) -> N
         store.add_commit(executed.height, executed.app_hash)
     assert chain.info().last_block_height == 1
     assert chain.directory.app_hash() == answer.app_hash
+
+
+def test_a_full_disk_keeps_nothing_and_the_same_block_goes_in_later(
+    chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transactions = enrolments(chain, 1)
+    before = chain.directory.app_hash()
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chain.replica.store, "add_commit", full)
+        answer = chain.finalize(transactions)
+        with pytest.raises(UnavailableError, match="disk is full") as caught:
+            chain.call(commit=abci.Empty())
+    assert caught.value.code == "store-failed"
+    assert (chain.directory.app_hash(), chain.info().last_block_height) == (before, 0)
+    chain.world.now_ms -= 1000
+    assert chain.finalize(transactions).app_hash == answer.app_hash
+    chain.call(commit=abci.Empty())
+    assert chain.info().last_block_height == 1
 
 
 def test_a_store_put_back_under_the_running_node_is_noticed(chain: Any) -> None:

@@ -46,11 +46,12 @@ WAIT_S: Final = 10.0
 
 class EngineHealth(msgspec.Struct, frozen=True):
     """`state`: starting, running, catching-up, waiting, restarting, degraded, failed or stopped. `code` and `message`
-    say what is wrong and what to do; empty when nothing is."""
+    say what is wrong and what to do, `warning` (a code) what CometBFT got over by itself; empty when nothing is."""
 
     state: str
     code: str
     message: str
+    warning: str
     height: int
     peers: int
     pending: int
@@ -179,6 +180,7 @@ class CometbftEngine:
             state=state,
             code=problem.code if problem else "",
             message=problem.message if problem else "",
+            warning=child.log.warning.code if child.log and child.log.warning else "",
             height=self.height,
             peers=probe.peers,
             pending=probe.pending,
