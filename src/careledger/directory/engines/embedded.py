@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from careledger.directory.engines.blocklog import ACCEPT_BLOCKS_MAX, Replica, wrong_block
 from careledger.directory.engines.blockstore import StoredCheckpoint
+from careledger.directory.engines.results import SubmitResult
 from careledger.directory.genesis import directory_origin
 from careledger.directory.proofs import app_hash_line
 from careledger.directory.rules import Execution
@@ -37,18 +38,6 @@ __all__ = ["Follower", "Replica", "Sequencer", "SubmitResult"]
 
 _SKEW_MS: Final = 120_000
 """How far ahead of a follower's clock a block may be dated; the same bound as for requests (design 5.4)."""
-
-
-class SubmitResult(NamedTuple):
-    """What became of a submitted transaction; `height` of its block, None when it was refused."""
-
-    code: str
-    message: str
-    height: int | None
-
-    @property
-    def ok(self) -> bool:
-        return self.code == "ok"
 
 
 class Sequencer(Replica):

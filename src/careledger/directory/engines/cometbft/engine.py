@@ -33,7 +33,7 @@ from careledger.directory.engines.cometbft.replica import EngineReplica, Execute
 from careledger.directory.engines.cometbft.rpc import EngineRpc
 from careledger.directory.engines.cometbft.server import AbciServer
 from careledger.directory.engines.cometbft.supervisor import Spawn, Supervisor
-from careledger.directory.engines.embedded import SubmitResult
+from careledger.directory.engines.results import SubmitResult
 from careledger.directory.replica import Directory
 from careledger.identity import Token
 from careledger.seal import Envelope

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from careledger.directory.engines.cometbft.admission import Admission
 from careledger.directory.engines.cometbft.replica import Executed, transaction_id
-from careledger.directory.engines.embedded import SubmitResult
+from careledger.directory.engines.results import SubmitResult
 from careledger.directory.transactions import TxResult
 from careledger.errors import ConflictError, UnavailableError
 from careledger.seal import Envelope, encode
