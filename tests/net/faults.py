@@ -3,9 +3,10 @@
     python tests/net/faults.py --seconds 300 --seed 1
 
 Faults: a node is killed at a random moment or at an exact point of a block, an engine is killed or stopped (SIGSTOP) or
-a whole node is, two of four are down for a while, a directory is lost. The seed decides which, when and to whom; the
-operating system's scheduling is not ours. Clients enrol people at every node and repeat what was not answered, with the
-same bytes. The last line is JSON; the exit code is 0 only if nothing was lost, doubled or different.
+a whole node is, two of four are down for a while, a directory is lost, alone or with CometBFT's data. The seed decides
+which, when and to whom; the operating system's scheduling is not ours. Clients enrol people at every node and repeat
+what was not answered, with the same bytes. The last line is JSON; the exit code is 0 only if nothing was lost, doubled
+or different.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import importlib.util
 import json
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -84,6 +86,7 @@ class Run:
             self.stop_node,
             self.two_down,
             self.lose_directory,
+            self.lose_engine_data,
         ]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -147,6 +150,14 @@ class Run:
         remove_directory(node)
         await node.start()
 
+    async def lose_engine_data(self) -> None:
+        """As the message for damaged data says: all but what the validator has signed, and the directory with it."""
+        node = self.dice.choice(self.net.nodes)
+        await node.kill()
+        remove_directory(node)
+        remove_engine_data(node)
+        await node.start()
+
     async def check(self) -> int:
         """Raises AssertionError; returns the height at which all agree."""
         for node in self.net.nodes:
@@ -163,6 +174,17 @@ class Run:
 def remove_directory(node: Any) -> None:
     for file in Path(node.facts["folder"]).glob("directory.db*"):
         file.unlink()
+
+
+def remove_engine_data(node: Any) -> None:
+    data = Path(node.facts["folder"]) / "home" / "data"
+    for entry in data.iterdir():
+        if entry.name == "priv_validator_state.json":
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 async def run(folder: Path, *, seconds: float, seed: int) -> dict[str, Any]:
