@@ -90,10 +90,14 @@ class Background:
         A checkpoint that others have cosigned and that is not published looks, to who verifies the stopped node's
         folder, like a log that was rolled back.
         """
+        custodian = self._custodian
         try:
             async with asyncio.timeout(2 * PEER_TIMEOUT_S):
                 await self._publishing.acquire()
-        except TimeoutError:
+            if max(self._known_size.values(), default=0) > custodian.published[0] and not self._is_rolled_back():
+                size, root = custodian.files.write()
+                custodian.publish(size, custodian.sign(size, root))
+        except (TimeoutError, OSError):
             log.warning("duty", extra={"fields": {"duty": "publish", "problem": "unfinished"}})
 
     async def run(self) -> None:
@@ -160,6 +164,7 @@ class Background:
                 return
             if any(answers):
                 standing.rollback = "checked"
+                custodian.grown.set()
                 return
             if asyncio.get_running_loop().time() - started > ROLLBACK_WAIT_S:
                 standing.rollback = "rollback-unchecked"

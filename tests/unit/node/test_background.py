@@ -188,6 +188,30 @@ class TestPublishing:
             assert members[0].keeper.custodian.published[0] == 0
 
 
+class TestFinishing:
+    """A node that stops leaves nothing that others have cosigned and that its folder does not show."""
+
+    def test_what_peers_cosigned_when_it_started_is_published(self, members: Any) -> None:
+        first = members[0]
+        first.standing.rollback = "pending"
+        first.compare()
+        assert first.keeper.custodian.published[0] < first.keeper.size
+        first.town.run(first.background.finish())
+        assert first.keeper.published_size == first.keeper.size
+
+    def test_otherwise_nothing_is_published_any_more(self, members: Any) -> None:
+        first = members[0]
+        first.town.run(first.background.finish())
+        assert first.keeper.custodian.published[0] == 0
+
+    def test_a_node_that_was_rolled_back_publishes_nothing(self, members: Any) -> None:
+        first = members[0]
+        first.compare()
+        first.standing.rollback = "rolled-back"
+        first.town.run(first.background.finish())
+        assert first.keeper.custodian.published[0] == 0
+
+
 class TestComparing:
     """Trust row 5: a node put back to an older copy of its disk serves nobody, and no liar can make one stop."""
 
