@@ -49,6 +49,17 @@ def test_four_validators_agree_and_go_on_when_nodes_and_engines_die(comet_net: A
         await net.agree()
         await everyone_knows(net, tokens)
 
+        # CometBFT says the same: four equal validators, and each header carries the app hash of the block before.
+        validators = (await first.do("rpc", call="validators"))["answer"]
+        assert {entry["voting_power"] for entry in validators} == {"10"}
+        assert len(validators) == 4
+        hashes = (await first.do("hashes"))["hashes"]
+        header = (await second.do("rpc", call="commit", arguments=[len(hashes)]))["answer"]["signed_header"]["header"]
+        assert header["chain_id"].startswith("careledger-")
+        assert header["app_hash"].lower() == hashes[-2]
+        block = (await second.do("rpc", call="block", arguments=[len(hashes)]))["answer"]["block"]
+        assert block["header"]["height"] == str(len(hashes))
+
         # A node that is killed at the worst moments catches up, its engine never outlives it.
         for point in ("mid-finalize", "end-of-finalize", "before-commit", "after-commit"):
             pid = (await second.until(lambda health: health["pid"] is not None))["pid"]
@@ -152,10 +163,10 @@ def test_what_was_accepted_reaches_the_state_once_while_nodes_are_killed_in_turn
                 await asyncio.sleep(0.05)
 
         clients = [asyncio.create_task(load(by)) for by in range(4)]
-        for round_ in range(4):
-            while len(accepted) < 5 * (round_ + 1):  # noqa: ASYNC110 - whatever the machine's pace
+        for node in net.nodes:
+            enough = len(accepted) + 4
+            while len(accepted) < enough:  # noqa: ASYNC110 - however fast this machine is
                 await asyncio.sleep(0.05)
-            node = net.nodes[round_ % 4]
             await node.kill()
             await node.start()
         over.set()
@@ -163,7 +174,7 @@ def test_what_was_accepted_reaches_the_state_once_while_nodes_are_killed_in_turn
         for node in net.nodes:
             await node.until(lambda health: health["state"] == "running" and health["outbox"] == 0, timeout_s=60)
         await net.agree(timeout_s=60)
-        assert len(accepted) >= 20
+        assert len(accepted) >= 16
         await everyone_knows(net, list(accepted))
         history = (await net.nodes[0].do("history"))["ids"]
         assert len(history) == len(set(history))

@@ -13,6 +13,7 @@ import pytest
 
 from careledger.directory.engines.cometbft import CometbftEngine, EngineKeys, EngineSettings
 from careledger.directory.engines.cometbft import messages as abci
+from careledger.directory.engines.cometbft.outbox import Outbox
 from careledger.directory.engines.cometbft.wire import decode, encode, frame
 from careledger.errors import UnavailableError
 from careledger.seal import encode as canonical
@@ -136,6 +137,24 @@ def test_a_failing_application_is_failed_and_says_why(play: Any) -> None:
         await rig.engine.stop()
 
     play(story)
+
+
+def test_a_duty_that_fails_is_not_silent(
+    play: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_self: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Outbox, "run", broken)
+
+    async def story(rig: Rig) -> None:
+        await rig.engine.start()
+        await until(lambda: rig.engine.health().state == "failed")
+        assert rig.engine.health().code == "application-failed"
+        await rig.engine.stop()
+
+    play(story)
+    assert "duty-failed" in caplog.text
 
 
 def test_connections_that_are_gone_start_it_again(play: Any) -> None:

@@ -11,6 +11,7 @@ event loop; the directory changes only in a Commit, between two other callbacks 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from careledger.directory.engines.cometbft.config import (
     write_home,
     write_once,
 )
+from careledger.directory.engines.cometbft.logs import Problem
 from careledger.directory.engines.cometbft.outbox import Outbox, Send
 from careledger.directory.engines.cometbft.probe import Probe
 from careledger.directory.engines.cometbft.replica import EngineReplica, Executed
@@ -39,6 +41,8 @@ from careledger.identity import Token
 from careledger.seal import Envelope
 
 __all__ = ["CometbftEngine", "EngineHealth"]
+
+_log: Final = logging.getLogger("careledger.directory.cometbft")
 
 WAIT_S: Final = 10.0
 """How long a submission waits for its block before it says that it goes on by itself."""
@@ -124,6 +128,7 @@ class CometbftEngine:
         self._rpc_socket = rpc_socket
         self._child: asyncio.Task[None] | None = None
         self._duties: list[asyncio.Task[None]] = []
+        self._bug: Problem | None = None
 
     @property
     def directory(self) -> Directory:
@@ -151,6 +156,19 @@ class CometbftEngine:
         loop = asyncio.get_running_loop()
         self._child = loop.create_task(self._supervisor.run())
         self._duties = [loop.create_task(duty) for duty in (self._probe.run(), self.outbox.run())]
+        for task in (self._child, *self._duties):
+            task.add_done_callback(self._duty_ended)
+
+    def _duty_ended(self, task: asyncio.Task[None]) -> None:
+        """A duty that ends with an exception is a bug: said in the log and in `health`, never silent."""
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
+            _log.error("duty-failed", exc_info=bug)
+            self._bug = Problem(
+                "application-failed",
+                f"a duty of the directory's engine failed ({type(bug).__name__}): its log says where; report it, "
+                "restart the node",
+            )
 
     async def submit(self, envelopes: Sequence[Envelope], *, timeout_s: float = WAIT_S) -> list[SubmitResult]:
         """Put transactions before the directory; returns once the own application has committed or refused them.
@@ -162,10 +180,11 @@ class CometbftEngine:
     def health(self) -> EngineHealth:
         """How the engine is, for people and for /health."""
         child, probe = self._supervisor, self._probe
-        if self._child is None or (self._child.done() and child.fatal is None):
+        fatal = child.fatal or self._bug
+        if self._child is None or (self._child.done() and fatal is None):
             state, problem = "stopped", None
-        elif child.fatal is not None:
-            state, problem = "failed", child.fatal
+        elif fatal is not None:
+            state, problem = "failed", fatal
         elif child.problem is not None:
             state, problem = "degraded", child.problem
         elif child.pid is None:

@@ -142,7 +142,8 @@ class Supervisor:
             return self._restarts.ended(1, self._reason)
         loop = asyncio.get_running_loop()
         self.log, self._process, self._reason = EngineLog(clock=loop.time), process, None
-        self._pid_file.write_text(f"{process.pid}\n", encoding="ascii")
+        with contextlib.suppress(OSError):  # on a full disk the death signal must do
+            self._pid_file.write_text(f"{process.pid}\n", encoding="ascii")
         _log.info("engine-started", extra={"fields": {"pid": process.pid}})
         drains = [loop.create_task(_drain(pipe, self.log)) for pipe in (process.stdout, process.stderr) if pipe]
         try:
