@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from careledger.directory.engines.cometbft.replica import transaction_id
-from careledger.seal import encode
+from careledger.seal import encode, envelope_message_id
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,18 @@ def test_four_validators_agree_and_go_on_when_nodes_and_engines_die(comet_net: A
         block = (await second.do("rpc", call="block", arguments=[len(hashes)]))["answer"]["block"]
         assert block["header"]["height"] == str(len(hashes))
 
+        # A member takes its validator out and puts it back: CometBFT follows two heights later, and the node all along.
+        entry = net.world.parties[3].entry
+        out = net.world.nodes(3, [msgspec.structs.replace(entry, consensus=msgspec.UNSET)])
+        back = net.world.nodes(3, [entry], prev=envelope_message_id(out).hex())
+        for statement, expected in ((out, 3), (back, 4)):
+            assert await fourth.submit(statement) == ["ok"]
+            token, envelope = net.enrolment(3)
+            assert await fourth.submit(envelope) == ["ok"]
+            tokens.append(token)
+            await net.agree()
+            assert len((await fourth.do("rpc", call="validators"))["answer"]) == expected
+
         # A node that is killed at the worst moments catches up, its engine never outlives it.
         for point in ("mid-finalize", "end-of-finalize", "before-commit", "after-commit"):
             pid = (await second.until(lambda health: health["pid"] is not None))["pid"]
@@ -99,8 +112,9 @@ def test_four_validators_agree_and_go_on_when_nodes_and_engines_die(comet_net: A
         await net.agree(timeout_s=60)
         await everyone_knows(net, tokens)
 
-        # A stop is quick, in order, and leaves no process behind.
+        # A stop is in order and leaves no process behind, not even an engine that hangs.
         pids = [(await node.do("health"))["pid"] for node in net.nodes]
+        comet_net.signal_engine(pids[3], signal.SIGSTOP)
         assert await asyncio.gather(*(node.stop() for node in net.nodes)) == [0, 0, 0, 0]
         for pid in pids:
             assert not comet_net.is_alive(pid)

@@ -56,7 +56,8 @@ _STRANGERS_MAX: Final = 16
 Toml = Mapping[str, str | int | bool]
 
 _FIXED: Final[dict[str, Toml]] = {
-    # Timeouts are the tax on a proposer that is down, not the pace: measured in docs/results.md.
+    # Timeouts are the tax on a proposer that is down, not the pace: with 400 ms, and one of four validators down, 99 of
+    # 100 lone transactions were committed within 620 ms.
     "consensus": {
         "timeout_propose": "400ms",
         "timeout_propose_delta": "50ms",

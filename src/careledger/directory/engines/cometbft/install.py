@@ -22,7 +22,7 @@ __all__ = ["MODULE_SUM", "VERSION", "cache_folder", "find_engine", "install_engi
 VERSION: Final = "0.38.25"
 MODULE: Final = "github.com/cometbft/cometbft"
 MODULE_SUM: Final = "h1:jtGSyssudmkjED2fk9wFGfd/fNyPKvLIinW62ELxZH4="
-"""As sum.golang.org has it for this version (`go mod download -json`)."""
+"""As Go's checksum database has it for this version (`go mod download -json` prints it)."""
 
 _GO_MIN: Final = (1, 22, 11)
 """go.mod's own demand; with GOTOOLCHAIN=local an older one isn't replaced by a download."""
