@@ -122,6 +122,16 @@ def test_one_of_four_nodes_is_killed_and_comes_back(scene: Any) -> None:
     scene.run(story())
     scene.restart(gone)
 
+    async def relayed() -> None:
+        """What another node's outbox hands over is judged like everything else, and kept by nobody."""
+        said = []
+        for body in (b"{}", b"[]", b"no envelope"):
+            answer = await scene.network.wire.post(gone.url, "/v1/directory/relay", body, content="application/json")
+            said.append((answer.status, msgspec.json.decode(answer.body)["code"]))
+        assert all(status == 400 for status, _ in said), said
+
+    scene.run(relayed())
+
     async def caught_up() -> None:
         await scene.until(lambda: agreed(scene), "one height and one app hash at all four")
         chart = await scene.chart(1)

@@ -79,6 +79,8 @@ def hot_routes(api: Api) -> list[Route]:
 def _directory_post(directory: DirectoryApi, path: str, query: bytes) -> Route | None:
     if path == "/v1/directory/transaction":
         return Route(path, "transaction", directory.transaction)
+    if path == "/v1/directory/relay":
+        return Route(path, "relay", directory.relay)
     if path == "/v1/directory/cosignature" and (found := _SIZE.fullmatch(query)):
         return Route(path, "cosignature", partial(directory.cosignature, size=int(found[1])))
     return None

@@ -48,6 +48,7 @@ _TAKES: dict[str, dict[str, Any]] = {
     "/v1/sync": _MSGPACK,
     "/witness/add-checkpoint": _PLAIN,
     "/v1/directory/transaction": {"application/json": {"schema": {}}},
+    "/v1/directory/relay": {"application/json": {"schema": {}}},
     "/v1/directory/cosignature": _PLAIN,
 }
 _GIVES: dict[str, dict[str, Any]] = {
@@ -57,6 +58,7 @@ _GIVES: dict[str, dict[str, Any]] = {
     "/health": _JSON,
     "/log/{path}": {"text/plain": {"schema": _TEXT}, "application/octet-stream": {"schema": _BINARY}},
     "/v1/directory/transaction": _JSON,
+    "/v1/directory/relay": _JSON,
     "/v1/directory/genesis": _JSON,
     "/v1/directory/head": _JSON,
     "/v1/directory/identity/{token}": _JSON,

@@ -196,6 +196,10 @@ class Directing:
             found = self.engine.blocks_after(after)
         return Blocks([], b"") if found is None else Blocks(found[0], found[1])
 
+    async def relay(self, data: bytes) -> str:
+        """Raises NotFoundError `no-mempool`: transactions go to the sequencer."""
+        raise NotFoundError("no-mempool", "this network has a sequencer: put the transaction before any node")
+
     def cosigned(self, size: int, line: bytes) -> None:
         """Keep another node's cosignature of the directory's checkpoint. Raises what Replica.add_cosignature raises."""
         self.engine.add_cosignature(size, line)

@@ -122,6 +122,13 @@ class CometbftDirecting:
             size += len(data)
         return Blocks(found, b"")
 
+    async def relay(self, data: bytes) -> str:
+        """Hand another node's transaction to the own CometBFT; the reason code of what it says. Nothing is kept.
+
+        Raises UnavailableError `engine-unreachable`, `mempool-full`, …
+        """
+        return (await self.engine.rpc.broadcast(data)).code
+
     def cosigned(self, size: int, line: bytes) -> None:
         """There are no checkpoints to cosign. Raises NotFoundError `no-checkpoint`."""
         raise NotFoundError(
@@ -241,9 +248,7 @@ def _to_another(transport: Transport, directory: Callable[[], Directory], *, but
         if not others:
             raise UnavailableError("no-peer", "this network has no other node")
         url = others[next(turn) % len(others)].url
-        answer = await transport.post(
-            url, "/v1/directory/transaction", data, content="application/json", timeout_s=_SEND_S
-        )
+        answer = await transport.post(url, "/v1/directory/relay", data, content="application/json", timeout_s=_SEND_S)
         if answer.status != 200:
             raise UnavailableError("peer-refused", f"another node answered a transaction with status {answer.status}")
         return TxResult("ok", "accepted")

@@ -26,6 +26,14 @@ class DirectoryApi:
         height = self._directing.directory.height
         return Answered(msgspec.json.encode({"results": results, "height": height}), JSON)
 
+    async def relay(self, body: bytes) -> Answered:
+        """POST /v1/directory/relay: another node's transaction for this node's CometBFT; answers {code}. It stays in
+        the other node's outbox, and in no other."""
+        if body.startswith(b"["):
+            raise MalformedError("bad-field", "one transaction is relayed at a time")
+        parse_transactions(body)
+        return Answered(msgspec.json.encode({"code": await self._directing.relay(body)}), JSON)
+
     async def cosignature(self, body: bytes, *, size: int) -> Answered:
         """POST /v1/directory/cosignature: a node's cosignature of the directory's checkpoint of this size."""
         self._directing.cosigned(size, body)

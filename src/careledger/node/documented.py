@@ -123,6 +123,10 @@ def _directory_routes(directory: DirectoryApi) -> list[Any]:
     async def transaction(request: Request[Any, Any, Any]) -> Response[bytes]:
         return _plain(await directory.transaction(await request.body()))
 
+    @post("/v1/directory/relay", status_code=200, summary="Another node's transaction, for this node's CometBFT")
+    async def relay(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return _plain(await directory.relay(await request.body()))
+
     @get("/v1/directory/genesis", summary="The exact genesis bytes: their SHA-256 is the network")
     async def genesis_bytes() -> Response[bytes]:
         return _plain(await directory.genesis())
@@ -149,4 +153,4 @@ def _directory_routes(directory: DirectoryApi) -> list[Any]:
     async def proof(kind: str, ident: str, cosigned: Annotated[int, Parameter(ge=0, le=1)] = 0) -> Response[bytes]:
         return _plain(await directory.proof(kind, ident.lstrip("/"), cosigned=bool(cosigned)))
 
-    return [transaction, genesis_bytes, head, blocks, cosignature, identity, proof]
+    return [transaction, relay, genesis_bytes, head, blocks, cosignature, identity, proof]
