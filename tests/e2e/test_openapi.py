@@ -43,6 +43,7 @@ ROUTES = [
     ("POST", "/v1/consent"),
     ("POST", "/v1/consent/read"),
     ("POST", "/v1/directory/cosignature"),
+    ("POST", "/v1/directory/relay"),
     ("POST", "/v1/directory/transaction"),
     ("POST", "/v1/document"),
     ("POST", "/v1/submission"),
