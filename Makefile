@@ -7,10 +7,12 @@ CARELEDGER_CRASH_SEED ?= 1
 FUZZ_INPUTS ?= 1000000
 REPLAY_TRANSACTIONS ?= 1000000
 REPLAY_SEED ?= 1
+NETWORKS := $(addprefix tests/,e2e fault interop net)
+UNITS := $(addprefix tests/,fuzz property replay unit vectors)
 FAULT_SECONDS ?= 300
 FAULT_SEED ?= 1
 
-.PHONY: demo test lint fuzz crash replay network-faults bench lock clean
+.PHONY: demo test test-networks test-units lint fuzz crash replay network-faults bench lock clean
 
 .venv/runtime: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -32,8 +34,15 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Two at a time: one half waits for networks of processes, the other computes.
 test: lint
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-networks test-units
+
+test-networks: .venv/dev
+	$(BIN)/python -m pytest $(NETWORKS)
+
+test-units: .venv/dev
+	$(BIN)/python -m pytest $(UNITS)
 
 # SIGKILLs at random moments under load, over fresh networks; the last line is a summary. The same seed repeats a run.
 crash: .venv/dev
