@@ -26,10 +26,10 @@ from careledger.verify.directory import check_state_proof
 VECTORS = Path(__file__).parents[2] / "vectors" / "directory"
 FOUND: dict[str, Any] = json.loads((VECTORS / "light-blocks.json").read_text())
 GENESIS = unb64(FOUND["genesis"])
-SETS = [light_validators(one["validators"]) for one in FOUND["blocks"]]
+SETS = [light_validators(one["validators"]) for one in FOUND["vectors"]]
 BLOCKS = [
     light_block(one["signed_header"], next_validators=after)
-    for one, after in zip(FOUND["blocks"], [*SETS[1:], None], strict=True)
+    for one, after in zip(FOUND["vectors"], [*SETS[1:], None], strict=True)
 ]
 CHANGES = [block for block in BLOCKS if block.next_set is not msgspec.UNSET]
 PROOF = encode(LightProof(v=1, proof=msgspec.convert(FOUND["proof"], StateProof), blocks=[*CHANGES, BLOCKS[-1]]))
@@ -87,8 +87,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "light_file": light_file,
 }
 SEEDS: dict[str, list[bytes]] = {
-    "light_rpc_commit": [json.dumps(one["signed_header"]).encode() for one in FOUND["blocks"][:3]],
-    "light_rpc_validators": [json.dumps(FOUND["blocks"][0]["validators"]).encode()],
+    "light_rpc_commit": [json.dumps(one["signed_header"]).encode() for one in FOUND["vectors"][:3]],
+    "light_rpc_validators": [json.dumps(FOUND["vectors"][0]["validators"]).encode()],
     "light_proof": [PROOF],
     "light_file": [encode([*CHANGES, BLOCKS[-1]]), encode([BLOCKS[0]]), b"[]"],
 }

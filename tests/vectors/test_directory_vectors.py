@@ -54,7 +54,7 @@ def outcome_of(act: Any) -> tuple[str, Any]:
 
 def test_every_file_says_where_it_comes_from() -> None:
     files = sorted(FOLDER.glob("*.json"))
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
         content = json.loads(file.read_text())
         assert all(content[field] for field in ("source", "section", "how_made", "licence", "vectors")), file.name

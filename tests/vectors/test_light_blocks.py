@@ -18,10 +18,10 @@ from careledger.verify import verify_directory_proof
 FOUND = json.loads((Path(__file__).parents[2] / "vectors" / "directory" / "light-blocks.json").read_bytes())
 GENESIS = unb64(FOUND["genesis"])
 CHAIN = chain_id(network_of(GENESIS))
-SETS = [light_validators(one["validators"]) for one in FOUND["blocks"]]
+SETS = [light_validators(one["validators"]) for one in FOUND["vectors"]]
 BLOCKS = [
     light_block(one["signed_header"], next_validators=after)
-    for one, after in zip(FOUND["blocks"], [*SETS[1:], None], strict=True)
+    for one, after in zip(FOUND["vectors"], [*SETS[1:], None], strict=True)
 ]
 CHANGES = [block for block in BLOCKS if block.next_set is not msgspec.UNSET]
 
@@ -33,7 +33,7 @@ def founders():
 
 @pytest.mark.parametrize("at", range(len(BLOCKS)))
 def test_header_and_set_hash_to_what_was_decided(at):
-    decided = FOUND["blocks"][at]["signed_header"]["commit"]["block_id"]["hash"]
+    decided = FOUND["vectors"][at]["signed_header"]["commit"]["block_id"]["hash"]
     assert BLOCKS[at].header.hash.hex().upper() == decided
     assert validators_hash(SETS[at]).hex() == BLOCKS[at].header.validators
 

@@ -17,10 +17,10 @@ from careledger.seal import decode, unb64
 
 FOUND = json.loads((Path(__file__).parents[3] / "vectors" / "directory" / "light-blocks.json").read_bytes())
 GENESIS = unb64(FOUND["genesis"])
-SETS = [light_validators(one["validators"]) for one in FOUND["blocks"]]
+SETS = [light_validators(one["validators"]) for one in FOUND["vectors"]]
 BLOCKS = [
     light_block(one["signed_header"], next_validators=after)
-    for one, after in zip(FOUND["blocks"], [*SETS[1:], None], strict=True)
+    for one, after in zip(FOUND["vectors"], [*SETS[1:], None], strict=True)
 ]
 CHANGE = next(at for at, block in enumerate(BLOCKS) if block.next_set is not msgspec.UNSET)
 PROOF = msgspec.convert(FOUND["proof"], StateProof)

@@ -17,7 +17,7 @@ from careledger.seal import unb64
 
 FOUND = json.loads((Path(__file__).parents[3] / "vectors" / "directory" / "light-blocks.json").read_bytes())
 GENESIS = unb64(FOUND["genesis"])
-TOP = len(FOUND["blocks"])
+TOP = len(FOUND["vectors"])
 
 
 def founders() -> list[Any]:
@@ -36,10 +36,10 @@ class Rpc:
         if not self.up:
             raise UnavailableError("engine-unreachable", "down")
         self.asked.append(height)
-        return FOUND["blocks"][height - 1]
+        return FOUND["vectors"][height - 1]
 
     async def validators(self, height: int) -> Any:
-        return FOUND["blocks"][height - 1]["validators"]
+        return FOUND["vectors"][height - 1]["validators"]
 
 
 def keeper(path: Path, rpc: Rpc | None = None) -> LightKeeper:

@@ -26,6 +26,7 @@ from careledger.fhir import demo_patients
 from careledger.identity import Inception, NewIdentity, new_organisation
 from careledger.node.api import Api
 from careledger.node.background import Background
+from careledger.node.evidence import Evidence
 from careledger.node.reports import Metrics
 from careledger.node.settings import NodeFolder, create_node
 from careledger.node.standing import Standing
@@ -126,6 +127,7 @@ class Node:
             metrics=Metrics(),
             submit=self.town.order,
             witnesses=[],
+            evidence=Evidence(self.witness, self.standing.directory, signer=self.signer, submit=self.town.order),
         )
 
     async def close(self) -> None:
