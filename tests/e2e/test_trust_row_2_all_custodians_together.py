@@ -57,7 +57,7 @@ class Loot:
     def seeds(self) -> set[bytes]:
         """Every 32-byte value in secrets.json."""
         secrets = msgspec.json.decode((self.settings.path / "secrets.json").read_bytes(), type=dict[str, Any])
-        texts = [value for value in secrets.values() if isinstance(value, str)]
+        texts = [value for value in secrets.values() if isinstance(value, str) and value]
         return {unb64(text) for text in [*texts, *secrets.get("former_sealing", {}).values()]}
 
 

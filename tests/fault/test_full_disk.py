@@ -88,6 +88,7 @@ def test_with_a_limit_on_file_sizes_a_node_refuses_writes_serves_reads_and_recov
     scene = new_scene()
     full = scene.local.nodes[2]
     chart = scene.run(scene.chart(1))
+    scene.run(scene.until_published([full]))
     before = resource.prlimit(full.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     scene.run(refused_everywhere(scene, scenes, chart, full))
     scene.run(reads_go_on(scene, full))
