@@ -69,7 +69,8 @@ def light_file(data: bytes) -> None:
     path = _SCRATCH / LIGHT_FILE
     path.write_bytes(data)
     kept = LightKeeper(path, _NoRpc(), network=network_of(GENESIS), founders=_FOUNDERS, first=1)
-    assert kept.height == 0 or encode(kept.blocks) == data or kept.height <= len(BLOCKS)
+    signed = [block.header for block in BLOCKS]
+    assert all(block.header in signed for block in kept.blocks), "the validators signed no other headers"
 
 
 class _NoRpc:

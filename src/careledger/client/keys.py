@@ -36,6 +36,7 @@ from careledger.identity import (
     unlock_with_passphrase,
     unlock_with_root,
 )
+from careledger.private_files import write_private
 from careledger.seal import (
     Payload,
     SealingKey,
@@ -337,21 +338,10 @@ def _read(file: Path) -> bytes:
 
 
 def _write(file: Path, data: bytes) -> None:
-    """Replace a file whole: mode 0600 from the first byte, synced, then renamed, then the folder synced."""
-    aside = file.with_name(f".{file.name}.new")
+    """Replace a file of the key folder, which is made if it is not there. Raises UnavailableError `disk`."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(aside, file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_private(file, data)
     except OSError as error:
         raise _disk(file, error) from None
 

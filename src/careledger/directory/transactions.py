@@ -39,6 +39,12 @@ __all__ = [
 BLOCK_BYTES_MAX: Final = 65_535
 """A block is an entry of the block log, and the tile format gives an entry's length 16 bits."""
 
+ORDERED_BYTES_MAX: Final = 4 << 20
+"""Of a block's transactions under CometBFT, its consensus parameter block.max_bytes: a thousand are half a MiB."""
+
+COMMITTED_BLOCK_BYTES_MAX: Final = ORDERED_BYTES_MAX + (64 << 10)
+"""Of such a block as it is kept: CometBFT's limit covers its transactions, the rest is our own few fields."""
+
 TRANSACTION_BYTES_MAX: Final = 49_152
 """Of the envelope's text fields together: it must fit a block with room for the block's own fields."""
 

@@ -11,7 +11,6 @@ node.lock       held by the process that serves from this folder
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from careledger.directory import ConsensusPart, NodePart, log_origin
 from careledger.directory.engines.cometbft import EngineKeys, peer_id
 from careledger.errors import MalformedError, NotFoundError
 from careledger.identity import NewIdentity, new_software
+from careledger.private_files import write_private
 from careledger.seal import SealingKey, SigningKey, b64, keyid, unb64
 from careledger.tlog import Cosigner, Ed25519SigningKey, Signer
 
-__all__ = ["NodeFolder", "NodeSecrets", "NodeSettings", "create_node", "write_private"]
+__all__ = ["NodeFolder", "NodeSecrets", "NodeSettings", "create_node"]
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,18 +57,6 @@ class NodeSecrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     transport: str = ""
     former_sealing: dict[str, str] = {}
     """keyid -> seed of sealing keys that kept release locks were sealed to."""
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a secret so that nobody else could read it at any moment; durable when it returns."""
-    aside = path.with_name(f".{path.name}.new")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(aside, path)
 
 
 def create_node(

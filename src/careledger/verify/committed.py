@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from careledger.directory import Directory, LightBlock, chain_id, follow
+from careledger.directory.transactions import COMMITTED_BLOCK_BYTES_MAX
 from careledger.errors import VerificationError
 from careledger.seal import decode
 from careledger.verify.directory import VerifiedDirectory, executed, wrong_block
@@ -22,7 +23,6 @@ from careledger.verify.trust import trust_of_genesis
 __all__ = ["verify_committed"]
 
 LIGHT_BYTES_MAX: Final = 16 << 20
-BLOCK_BYTES_MAX: Final = (4 << 20) + (64 << 10)
 _NO_TRANSACTIONS: Final = sha256(b"").hexdigest()
 """CometBFT's data hash of a block without transactions: the root of an empty tree."""
 
@@ -51,16 +51,16 @@ def verify_committed(
     directory = Directory.from_genesis(genesis)
     transactions = 0
     for height, data in enumerate(blocks[: head.height], start=1):
-        transactions += executed(directory, data, height, size_max=BLOCK_BYTES_MAX)
+        transactions += executed(directory, data, height, size_max=COMMITTED_BLOCK_BYTES_MAX)
     if directory.app_hash() != head.app_hash:
         raise wrong_block(head.height, "executing the blocks gives another app hash than the validators committed")
     if len(blocks) > head.height and found[-1].header.data == _NO_TRANSACTIONS:
-        if executed(directory, blocks[head.height], head.height + 1, size_max=BLOCK_BYTES_MAX):
+        if executed(directory, blocks[head.height], head.height + 1, size_max=COMMITTED_BLOCK_BYTES_MAX):
             raise wrong_block(head.height + 1, "the validators committed it without transactions")
         if directory.time_ms != head.time_ms:
             raise wrong_block(head.height + 1, "it has another time than the validators committed")
     kept = list(blocks[: directory.height])
-    history = DirectoryHistory(genesis, kept, block_bytes_max=BLOCK_BYTES_MAX)
+    history = DirectoryHistory(genesis, kept, block_bytes_max=COMMITTED_BLOCK_BYTES_MAX)
     for other in others:
         _compare(other, history, trust.network)
     report = DirectoryReport(

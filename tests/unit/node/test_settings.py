@@ -15,7 +15,7 @@ from careledger.directory.engines.cometbft import peer_id
 from careledger.errors import Error, MalformedError, NotFoundError
 from careledger.identity import new_organisation, token_of
 from careledger.node import NodeFolder, create_node
-from careledger.node.settings import write_private
+from careledger.private_files import write_private
 from careledger.seal import SigningKey, b64, unb64
 from careledger.tlog import parse_vkey
 

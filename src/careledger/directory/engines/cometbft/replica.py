@@ -12,13 +12,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from careledger.directory.engines.cometbft.chain import ENGINE_BLOCK_BYTES_MAX, TRANSACTION_BYTES_MAX
+from careledger.directory.engines.cometbft.chain import TRANSACTION_BYTES_MAX
 from careledger.directory.engines.cometbft.store import EngineStore
 from careledger.directory.genesis import network_of, parse_genesis
 from careledger.directory.replica import Directory
 from careledger.directory.rules import Execution, apply_block
 from careledger.directory.state import Outcome
-from careledger.directory.transactions import Block, TxResult, parse_block
+from careledger.directory.transactions import COMMITTED_BLOCK_BYTES_MAX, Block, TxResult, parse_block
 from careledger.directory.validators import validator_changes, validators
 from careledger.errors import ConflictError, Error, VerificationError
 from careledger.identity import Token, parse_operation
@@ -238,7 +238,7 @@ class EngineReplica:
 
 def parse_engine_block(data: bytes) -> Block:
     """A block of the history, as large as CometBFT lets one be. Raises MalformedError as seal.decode."""
-    return parse_block(data, size_max=ENGINE_BLOCK_BYTES_MAX)
+    return parse_block(data, size_max=COMMITTED_BLOCK_BYTES_MAX)
 
 
 def _block_bytes(network: str, height: int, time_ms: int, accepted: Sequence[bytes]) -> bytes:
