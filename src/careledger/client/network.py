@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 
 from careledger.access import DocumentMessage
 from careledger.client.asking import first_answer
+from careledger.client.catching_up import until_caught_up
 from careledger.client.exchange import Wire, gist
 from careledger.client.heads import DirectoryProof
 from careledger.client.nodes import Node, Nodes, parse_network_file
@@ -34,6 +36,8 @@ from careledger.identity import (
 from careledger.seal import Envelope, Key, SealingPublicKey, VerifyKey, decode, keyid, parse_keyid, sealing_key
 
 _RECIPIENT_AGE_MS: Final = 60_000
+_ORDER_S: Final = 3.0
+"""For how long a transaction is put again to nodes that lack what it follows: an honest one has it in a second."""
 _AGREE_TRIES: Final = 20
 _AGREE_PAUSE_S: Final = 0.1
 """A block is everywhere and cosigned within a second of being made."""
@@ -302,7 +306,9 @@ class Network(Nodes):
         self._subjects.pop(token, None)
 
     async def transact(self, envelopes: Sequence[Envelope]) -> None:
-        await super().transact(envelopes)
+        """As Nodes.transact; what follows from a block that the asked node lacks yet is put again for a while."""
+        order = partial(super().transact, envelopes)
+        await until_caught_up(order, for_s=_ORDER_S)
         for envelope in envelopes:
             try:
                 self.forget(parse_operation(envelope).token)

@@ -205,6 +205,26 @@ def test_a_refused_transaction_has_the_directorys_code(lab: Any) -> None:
     assert "\n" not in refused.value.message
 
 
+def test_what_follows_from_a_block_that_the_asked_node_lacks_is_put_again(lab: Any) -> None:
+    asked = 0
+
+    async def behind(path: str, body: bytes, honest: Any) -> Answer:
+        nonlocal asked
+        if path != "/v1/directory/transaction":
+            return await honest()
+        asked += 1
+        if asked < 3:
+            refused = {"results": [{"code": "unknown-identity", "message": "not yet"}], "height": 0}
+            return Answer(200, msgspec.json.encode(refused), {"content-type": "application/json"})
+        return await honest()
+
+    for node in lab.nodes:
+        node.fault = behind
+    patient = lab.run(lab.patient())
+    assert asked >= 3
+    assert lab.engine.directory.identity(patient.subject) is not None
+
+
 def test_no_node_at_all_is_one_line(lab: Any, faults: Any) -> None:
     network = lab.new_network()
     for node in lab.nodes:
